@@ -1,0 +1,36 @@
+# Every target works on a fresh clone: the virtual environment is made on first use.
+PY := .venv/bin/python
+STAMP := .venv/.stamp
+
+.PHONY: setup demo test test-unit check wire bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	python3 -m venv .venv
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet torch==2.13.0
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(PY) -m tools.demo
+
+test: setup
+	$(PY) -m pytest
+
+test-unit: setup
+	$(PY) -m pytest -m "not torch and not processes and not data"
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PY) -m tools.wire --check
+
+wire: setup
+	$(PY) -m tools.wire
+
+clean:
+	rm -rf build .venv

@@ -1,0 +1,140 @@
+"""Which coordinate of a model lies in which field of which ciphertext chunk.
+
+A chunk has 2048 slots of two 18-bit fields: 8-bit values times a total weight of 1024 stay below 2^17 in size. The
+body (all but an output layer of at most a quarter of the model) is shuffled by the layout's public permutation and
+laid row after row in at least 8 chunks per fold, so that a sketch is at most an eighth of an update. The output layer
+has chunks of its own, after the body's, in its own order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto import xof
+from crypto.errors import OutOfRange
+from protos.task import Layout
+
+FIELD_BITS = 18
+FIELDS = 2
+SLOTS = 2048
+FIELDS_PER_CHUNK = FIELDS * SLOTS
+LEVELS = 127
+"""Quantised values lie within ±127."""
+MAX_MULTIPLE = (2 ** (FIELD_BITS - 1) - 1) // LEVELS
+"""Most values that one field can hold the sum of (1032): bounds the total weight and the chunks in one fold."""
+_CHUNKS_PER_FOLD = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """The places of a layout's coordinates. Make it by `of`; two of the same layout and folds are interchangeable.
+
+    Attributes:
+        size: d, coordinates of the model.
+        width: columns of the body in use, at most 4096.
+        output_size: coordinates that have chunks of their own, 0 if none.
+        places: shape [d], int64; coordinate i is field `places[i]` of the flattened [chunks, 4096].
+        column_counts: shape [width], int64; in how many body chunks a column holds a coordinate.
+    """
+
+    size: int
+    folds: int
+    width: int
+    body_chunks: int
+    output_chunks: int
+    output_size: int
+    exact_output: bool
+    places: NDArray[np.int64] = field(repr=False)
+    column_counts: NDArray[np.int64] = field(repr=False)
+
+    @classmethod
+    def of(cls, layout: Layout, folds: int) -> Packing:
+        """The packing of a layout for sketches of `folds` folds.
+
+        Raises:
+            OutOfRange: the output layer lies outside the model, or a fold of so many chunks would leave its field.
+        """
+        end = layout.output_offset + layout.output_size
+        if end > layout.size or folds < 1:
+            raise OutOfRange("the output layer must lie inside the model; pack the task again")
+        exact = 4 * layout.output_size <= layout.size
+        output_size = layout.output_size if exact else 0
+        body_size = layout.size - output_size
+        body_chunks = max(_CHUNKS_PER_FOLD * folds, _ceil(body_size, FIELDS_PER_CHUNK))
+        output_chunks = _ceil(output_size, FIELDS_PER_CHUNK)
+        if body_chunks + output_chunks > MAX_MULTIPLE:
+            most = MAX_MULTIPLE * FIELDS_PER_CHUNK
+            raise OutOfRange(f"{layout.size} parameters overflow a fold; train at most about {most}, such as a head")
+        body, output = _split(layout, output_size)
+        width = _ceil(body_size, body_chunks)
+        order = body[xof.permutation(bytes.fromhex(layout.permutation), body_size)]
+        places = np.empty(layout.size, dtype=np.int64)
+        chunk, column = np.divmod(np.arange(body_size), width)
+        places[order] = chunk * FIELDS_PER_CHUNK + column
+        places[output] = body_chunks * FIELDS_PER_CHUNK + np.arange(output_size)
+        counts = np.bincount(column, minlength=width).astype(np.int64)
+        return cls(
+            layout.size, folds, width, body_chunks, output_chunks, output_size, exact, _frozen(places), _frozen(counts)
+        )
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of a ciphertext: the body's, then the output layer's."""
+        return self.body_chunks + self.output_chunks
+
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """Which fields hold a coordinate: shape [chunks, 4096], int64, 0 or 1."""
+        return self.to_fields(np.ones(self.size, dtype=np.int64))
+
+    def to_fields(self, values: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Lay integer `values` (shape [d]) into fields (shape [chunks, 4096], int64); unused fields are zero."""
+        if values.shape != (self.size,) or not np.issubdtype(values.dtype, np.integer):
+            raise OutOfRange(f"{self.size} integers are needed, not {values.dtype}{list(values.shape)}")
+        fields = np.zeros(self.chunks * FIELDS_PER_CHUNK, dtype=np.int64)
+        fields[self.places] = values
+        return fields.reshape(self.chunks, FIELDS_PER_CHUNK)
+
+    def from_fields(self, fields: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Inverse of `to_fields`: shape [d], int64. Unused fields are not looked at (the caller's range check does)."""
+        if fields.shape != (self.chunks, FIELDS_PER_CHUNK):
+            raise OutOfRange(f"fields of shape {[self.chunks, FIELDS_PER_CHUNK]} are needed, not {list(fields.shape)}")
+        return fields.reshape(-1)[self.places]
+
+
+def pack(fields: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Slots of fields: `a + b * 2^18` of each pair; shape [..., 4096] to [..., 2048], int64, signed."""
+    slots: NDArray[np.int64] = fields[..., 0::2] + (fields[..., 1::2] << FIELD_BITS)
+    return slots
+
+
+def unpack(slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Inverse of `pack` for low fields in [-2^17, 2^17); shape [..., 2048] to [..., 4096], int64.
+
+    Every slot has exactly one such pair. A low field outside would carry into its neighbour and come back as another
+    pair: the tags are made over fields, not over slots, so that this is seen.
+    """
+    half = 1 << (FIELD_BITS - 1)
+    low = ((slots + half) & ((1 << FIELD_BITS) - 1)) - half
+    fields = np.empty((*slots.shape[:-1], FIELDS * slots.shape[-1]), dtype=np.int64)
+    fields[..., 0::2] = low
+    fields[..., 1::2] = (slots - low) >> FIELD_BITS
+    return fields
+
+
+def _split(layout: Layout, output_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    output = layout.output_offset + np.arange(output_size, dtype=np.int64)
+    everything = np.arange(layout.size, dtype=np.int64)
+    return np.delete(everything, output), output
+
+
+def _ceil(amount: int, unit: int) -> int:
+    return -(-amount // unit)
+
+
+def _frozen(array: NDArray[np.int64]) -> NDArray[np.int64]:
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,109 @@
+"""The defence: laws exclude under a controlled false discovery rate, suspicion lowers weights and nothing more.
+
+Suspicion grows linearly from 0 to 1 over a ramp for each kind of score; the greatest one counts. The ramps begin
+where honest silos of 56 to 450 records, one of them nearly all of one digit, did not come in a simulation on real
+digits (see `tests/defenses/test_guard.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from defenses.consistency import excess, signal_lengths, unexplained_lengths
+from defenses.evidence import Exhibit, History, Opinion, Rules, Scored, Setting, fact
+from defenses.fdr import discoveries
+from defenses.laws import law_scores
+from defenses.prototypes import agreements, deviations, means_of, shown
+from defenses.rule import Plain
+from protos.records import Score
+from protos.task import MICRO
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Scaled values at which a suspicion begins and is full, and what to call it."""
+
+    begin: int
+    full: int
+    words: str
+
+
+RAMPS = {
+    "signal": Ramp(500_000, 900_000, "its output layer moves {value:.2f} of the clipping bound more than the others'"),
+    "unexplained": Ramp(200_000, 500_000, "{value:.2f} of the clipping bound is explained by no class prototype"),
+    "prototype": Ramp(4_000_000, 8_000_000, "its prototypes lie {value:.1f} of its own deviations from the consensus"),
+    "agreement": Ramp(4_500_000, 9_000_000, "its prototypes stray as another silo's do, by {value:.1f} deviations"),
+}
+"""`signal`, `unexplained`: units of lr*C*steps. `prototype`, `agreement`: standard deviations."""
+
+
+class Guard(Plain):
+    """Law evidence, FDR-controlled exclusion, suspicion; weights by noised count under floor and cap."""
+
+    name = "guard"
+    bounded = True
+
+    def score(
+        self, setting: Setting, exhibits: Sequence[Exhibit], history: History | None = None
+    ) -> tuple[Scored, ...]:
+        """All laws and all suspicions; those on prototypes only in rounds that have them."""
+        columns = {"signal": excess(signal_lengths(setting, exhibits))}
+        if shown(setting, exhibits):
+            means = means_of(setting, exhibits)
+            columns["unexplained"] = excess(unexplained_lengths(setting, exhibits))
+            columns["prototype"] = deviations(setting, means)
+            columns["agreement"] = agreements(setting, means)
+        return tuple(
+            Scored(
+                one.silo,
+                one.count,
+                law_scores(setting, one) + tuple(fact(name, column[place]) for name, column in columns.items()),
+            )
+            for place, one in enumerate(exhibits)
+        )
+
+    def opine(self, scored: Sequence[Scored], rules: Rules) -> tuple[Opinion, ...]:
+        """Excludes by Benjamini-Hochberg over the silos' laws, and states suspicions of the rest."""
+        tests = max((len(_laws(one)) for one in scored), default=0)
+        evidence = {one.silo: max((law.evidence_micro or 0 for law in _laws(one)), default=0) for one in scored}
+        found = discoveries(evidence, tests, rules.fdr_micro) if tests else frozenset()
+        return tuple(_opinion(one, one.silo in found) for one in scored)
+
+
+def suspicion_of(scored: Scored) -> tuple[Fraction, str]:
+    """The greatest suspicion and the name of its score, in exact arithmetic."""
+    doubts = [(Fraction(0), "")]
+    for name, ramp in RAMPS.items():
+        value = scored.value(name)
+        if value is not None:
+            doubt = Fraction(value - ramp.begin, ramp.full - ramp.begin)
+            doubts.append((max(Fraction(0), min(Fraction(1), doubt)), name))
+    return max(doubts, key=lambda doubt: doubt[0])
+
+
+def _laws(scored: Scored) -> list[Score]:
+    return [score for score in scored.scores if score.evidence_micro is not None]
+
+
+def _opinion(scored: Scored, excluded: bool) -> Opinion:
+    doubt, name = suspicion_of(scored)
+    if excluded:
+        return Opinion(scored.silo, scored.scores, True, doubt, _breach(scored))
+    if doubt == 0:
+        return Opinion(scored.silo, scored.scores, False, doubt, "within the norm law, nothing suspicious")
+    words = RAMPS[name].words.format(value=(scored.value(name) or 0) / MICRO)
+    return Opinion(scored.silo, scored.scores, False, doubt, f"{words}; weight lowered, not excluded")
+
+
+def _breach(scored: Scored) -> str:
+    law = max(_laws(scored), key=lambda score: score.evidence_micro or 0)
+    block, side = law.name.rsplit("-", 1)
+    what = {"norm": "norm", "output": "norm of the output layer", "body": "norm of the body"}[block]
+    measured, limit = (scored.value(block) or 0) / MICRO, law.value_micro / MICRO
+    why = "that the noise alone makes" if side == "below" else "that clipping gives"
+    exponent = (law.evidence_micro or 0) // MICRO
+    return (
+        f"{what} {measured:.1f} is {side} the {'bound ' if side == 'above' else ''}{limit:.1f} {why}, p < 1e-{exponent}"
+    )

@@ -1,0 +1,199 @@
+"""A whole federation in one process: the coordinator's service and the silos' sessions of production, joined by calls.
+
+There is no second round here: the same machines, log, cryptography and decisions run as between processes; only gRPC
+is left out, and the clock is a counter that jumps to the next deadline when nobody has anything to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audit.files import LogFile
+from audit.history import History
+from coordinator.blobs import Blobs
+from coordinator.errors import CoordinatorError
+from coordinator.service import Service
+from coordinator.store import Store
+from crypto.identity import ExchangeKey, SigningKey, fingerprint
+from crypto.secure_sum import PackedCkks, SumScheme
+from protos.canonical import digest as sha256
+from protos.records import Genesis, Outcome
+from protos.rounds import Phase
+from protos.task import Policy, Task
+from silo.data import Records
+from silo.duties import Desk, LocalPolicy
+from silo.entropy import Entropy, OsEntropy
+from silo.identity import SiloIdentity
+from silo.ledger import Ledger
+from silo.link import Link, Refused
+from silo.session import Progress, Session
+from silo.trainer import Trainer, trainer_for
+from silo.workspace import Workspace
+
+FEDERATION = "simulated"
+START_MS = 1_700_000_000_000
+
+
+class Clock:
+    """Milliseconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now_ms = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def advance(self, milliseconds: int) -> None:
+        """Let time pass."""
+        self.now_ms += milliseconds
+
+
+class DirectLink:
+    """`Link` to a service in the same process."""
+
+    def __init__(self, service: Service, peer: str) -> None:
+        self.service, self.peer = service, peer
+
+    def tail(self, size: int, wait_s: float) -> tuple[list[bytes], bytes]:
+        """See `Link`; never waits."""
+        return self._call(lambda: self.service.tail(self.peer, size))
+
+    def submit(self, message: bytes) -> tuple[str, ...]:
+        """See `Link`."""
+        return self._call(lambda: self.service.submit(self.peer, message))
+
+    def upload(self, digest: str, chunks: Iterable[bytes]) -> None:
+        """See `Link`."""
+        self._call(lambda: self.service.upload(self.peer, digest, iter(chunks)))
+
+    def download(self, digest: str) -> Iterator[bytes]:
+        """See `Link`."""
+        return self._call(lambda: self.service.download(self.peer, digest))
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except CoordinatorError as error:
+            raise Refused(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One silo of a simulation; `trainer`, `scheme` and `link` replace the honest ones where a silo attacks or fails."""
+
+    records: Records
+    trainer: Callable[[Task, Records, Entropy], Trainer] = trainer_for
+    scheme: Callable[[], SumScheme] = PackedCkks
+    link: Callable[[Service, str], Link] = DirectLink
+    local: LocalPolicy = LocalPolicy()
+
+
+class Simulation:
+    """A coordinator and its silos below `directory`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        task: Task,
+        initial_model: bytes,
+        policy: Policy,
+        seats: Mapping[str, Seat],
+        entropy: Entropy | None = None,
+    ) -> None:
+        self.directory, self.task, self.seats = directory, task, dict(seats)
+        self.clock = Clock()
+        self.entropy: Entropy = entropy or OsEntropy()
+        directory.mkdir(parents=True, exist_ok=True)
+        self.log_key = SigningKey.generate()
+        self.service = self.open_service()
+        genesis = Genesis(FEDERATION, self.log_key.public, sha256(b"no certificates here"), task, policy)
+        self.service.found(genesis, initial_model)
+        self.identities = {name: self._identity(name) for name in self.seats}
+        for name, identity in self.identities.items():
+            self.service.enrol(name, identity.signing.public, identity.exchange.public)
+        self.sessions = {name: self.open_session(name) for name in self.seats}
+
+    def open_service(self) -> Service:
+        """The coordinator as it starts (again) from its directory."""
+        store = Store(f"sqlite:///{self.directory / 'coordinator.db'}")
+        mirror = LogFile(self.directory / "log.jsonl")
+        return Service(store, Blobs(self.directory / "blobs"), self.log_key, self.clock, mirror)
+
+    def open_session(self, name: str) -> Session:
+        """A silo as it starts (again) from its directory."""
+        seat = self.seats[name]
+        directory = self.directory / name
+        directory.mkdir(parents=True, exist_ok=True)
+        return Session(directory, self.identities[name], seat.link(self.service, name), self._desk_for(name, seat))
+
+    @property
+    def history(self) -> History:
+        """The coordinator's view of the log."""
+        return self.service.history
+
+    def turn(self) -> dict[str, Progress]:
+        """One step of the coordinator and of every silo; time jumps past the deadline where nobody moved."""
+        self.service.tick()
+        size = self.history.chain.size
+        progress = {name: session.step(0.0) for name, session in self.sessions.items()}
+        self.service.tick()
+        moved = self.history.chain.size > size or any(one.news or one.done for one in progress.values())
+        self.clock.advance(1 if moved else 10_000)
+        return progress
+
+    def run(self, until: Callable[[History], bool] | None = None, turns: int = 10_000) -> History:
+        """Start training and turn until the last round is done, or `until` says so.
+
+        Raises:
+            RuntimeError: if that does not happen within `turns`.
+        """
+        if self.history.phase is Phase.ENROLLING:
+            self.service.start()
+        for _ in range(turns):
+            self.turn()
+            if until is not None and until(self.history):
+                return self.history
+            if self.history.phase is Phase.FINISHED:
+                self.turn()
+                return self.history
+        raise RuntimeError(f"the simulation does not end: phase {self.history.phase.value}")
+
+    def run_rounds(self, count: int) -> list[Outcome]:
+        """Run until `count` rounds are closed; their outcomes."""
+        history = self.run(lambda state: sum(view.outcome is not None for view in state.rounds) >= count)
+        return [view.outcome for view in history.rounds if view.outcome is not None]
+
+    def close(self) -> None:
+        """Close all files."""
+        for session in self.sessions.values():
+            session.close()
+
+    def _identity(self, name: str) -> SiloIdentity:
+        return SiloIdentity(name, FEDERATION, self.log_key.public, SigningKey.generate(), ExchangeKey.generate())
+
+    def _approved(self) -> dict[str, str]:
+        return {
+            name: fingerprint(name, identity.signing.public, identity.exchange.public)
+            for name, identity in self.identities.items()
+        }
+
+    def _desk_for(self, name: str, seat: Seat) -> Callable[[History, Workspace], Desk]:
+        def make(history: History, workspace: Workspace) -> Desk:
+            ledger = Ledger(workspace.directory / "ledger.db", self.task.digest, self.task.budget)
+            return Desk(
+                identity=self.identities[name],
+                link=seat.link(self.service, name),
+                workspace=workspace,
+                ledger=ledger,
+                trainer=seat.trainer(self.task, seat.records, self.entropy),
+                labels=seat.records.labels,
+                scheme=seat.scheme(),
+                entropy=self.entropy,
+                approved=self._approved,
+                policy=seat.local,
+            )
+
+        return make

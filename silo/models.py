@@ -1,0 +1,110 @@
+"""Torch models behind one factory interface: a kind's name, a `ModelSpec`, an `nn.Module`.
+
+A flat model is the module's parameters in their order, each row-major, float32. The last `nn.Linear` is the output
+layer and must come last: its weight and bias are the tail of the flat model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from protos.task import Layout, ModelSpec, TensorSpec
+from silo.errors import UnsuitableModel
+from silo.trainer import require_model
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def mlp(spec: ModelSpec) -> nn.Module:
+    """Fully connected layers of widths `spec.sizes`, with `spec.activation` between them."""
+    if len(spec.sizes) < 2:
+        raise UnsuitableModel("an mlp needs at least two sizes, inputs and classes")
+    if spec.activation not in _ACTIVATIONS:
+        raise UnsuitableModel(f"unknown activation {spec.activation!r}: use one of {', '.join(sorted(_ACTIVATIONS))}")
+    layers: list[nn.Module] = []
+    for width, following in zip(spec.sizes, spec.sizes[1:], strict=False):
+        layers += [nn.Linear(width, following), _ACTIVATIONS[spec.activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+MODELS: dict[str, Callable[[ModelSpec], nn.Module]] = {"mlp": mlp}
+"""Factories by kind; a factory takes flat rows [n, sizes[0]] and reshapes them itself."""
+
+
+def build(spec: ModelSpec) -> nn.Module:
+    """A module of that kind, checked to be trainable with DP-SGD; its parameters are torch's own initial ones.
+
+    Raises:
+        UnsuitableModel: unknown kind, or a layer that mixes records; the replacement is named.
+    """
+    if spec.kind not in MODELS:
+        raise UnsuitableModel(f"unknown model kind {spec.kind!r}: use one of linear, {', '.join(sorted(MODELS))}")
+    module = MODELS[spec.kind](spec).train()
+    require_private(module)
+    output_layer(module)
+    return module
+
+
+def require_private(module: nn.Module) -> None:
+    """Refuse a module whose per-record gradients are not defined (Opacus' `ModuleValidator`).
+
+    Raises:
+        UnsuitableModel: names the layer and what to use instead.
+    """
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BATCH_NORMS):
+            raise UnsuitableModel(
+                f"layer {name} is {type(layer).__name__}, which mixes records and cannot be private: use GroupNorm"
+            )
+    problems = ModuleValidator.validate(module, strict=False)
+    if problems:
+        raise UnsuitableModel(f"the model cannot be trained privately: {' '.join(str(problems[0]).split())[:300]}")
+
+
+def output_layer(module: nn.Module) -> nn.Linear:
+    """The last `nn.Linear`, if its weight and bias are the module's last parameters; raises UnsuitableModel else."""
+    linears = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    tail = list(module.parameters())[-2:]
+    if not linears or linears[-1].bias is None or not _same(tail, [linears[-1].weight, linears[-1].bias]):
+        raise UnsuitableModel("the last parameters must be weight and bias of an nn.Linear: put the output layer last")
+    return linears[-1]
+
+
+def layout_of(module: nn.Module, permutation: str) -> Layout:
+    """The layout of the flat model; `permutation` is the public seed, 32 bytes in hex."""
+    output = output_layer(module)
+    tensors, offset = [], 0
+    for name, parameter in module.named_parameters():
+        tensors.append(TensorSpec(name, tuple(parameter.shape), offset))
+        offset += parameter.numel()
+    output_size = output.weight.numel() + output.bias.numel()
+    return Layout(
+        tuple(tensors), offset, offset - output_size, output_size, output.in_features, output.out_features, permutation
+    )
+
+
+def flatten(module: nn.Module) -> NDArray[np.float32]:
+    """The parameters in order as one vector, float32[d]."""
+    flat: NDArray[np.float32] = torch.cat([p.detach().cpu().reshape(-1) for p in module.parameters()]).float().numpy()
+    return flat.copy()
+
+
+def unflatten(module: nn.Module, flat: NDArray[np.float32]) -> None:
+    """Set the parameters from a flat model; raises SiloError for another size or values that are not finite."""
+    parameters = list(module.parameters())
+    require_model(flat, sum(parameter.numel() for parameter in parameters))
+    values = torch.from_numpy(flat.astype(np.float32))  # a copy: flat may be read-only
+    with torch.no_grad():
+        for parameter, part in zip(parameters, torch.split(values, [p.numel() for p in parameters]), strict=True):
+            parameter.copy_(part.reshape(parameter.shape))
+
+
+def _same(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))

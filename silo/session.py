@@ -1,0 +1,254 @@
+"""A silo's life: read the log, check everything, owe an answer, send it, remember.
+
+`step` is one turn; whoever drives it (the command line, the simulator) decides how often. All state is on disk before
+anything is sent, so that a killed silo goes on where it was, and sends the same bytes again.
+
+A silo goes on only with a log that extends the one it has. It stops (`Halted`) when the coordinator's word is broken:
+a false sum, an own commitment or opening that was taken and then left out. Its operator resumes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audit import turns
+from audit.errors import AuditError
+from audit.files import LogFile
+from audit.history import History
+from audit.log import verify_head_signature
+from crypto import sealing
+from crypto.errors import CryptoError
+from crypto.identity import sign
+from crypto.quantise import model_from_bytes
+from protos.canonical import MAX_INTEGER
+from protos.codec import pack, unpack
+from protos.errors import MalformedMessage
+from protos.messages import Signed
+from protos.records import SignedHead
+from protos.rounds import Phase
+from silo import duties
+from silo.duties import Desk, NotYet, SitOut
+from silo.errors import SiloError
+from silo.journal import Journal
+from silo.link import Link, Refused, Unreachable
+from silo.workspace import Workspace
+
+if TYPE_CHECKING:
+    from silo.identity import SiloIdentity
+
+HALT = "halt"
+EXCUSED = "excused"
+
+
+class Halted(SiloError):
+    """Raised when the coordinator broke its word; look at the log with the other silos, then `resume`."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a turn did: `news` records read, `done` the phase that was answered, `note` for the operator."""
+
+    news: int
+    done: str | None = None
+    note: str | None = None
+    finished: bool = False
+
+
+class Session:
+    """One silo over its directory, link and desk.
+
+    `desk_for` makes the desk once genesis is known: trainer and ledger depend on the task.
+    """
+
+    def __init__(
+        self, directory: Path, identity: SiloIdentity, link: Link, desk_for: Callable[[History, Workspace], Desk]
+    ) -> None:
+        self.workspace = Workspace(directory)
+        self.identity, self.link, self._desk_for = identity, link, desk_for
+        self.journal = Journal(directory / "journal.db")
+        self.log = LogFile(directory / "log.jsonl")
+        self.history = History()
+        self._desk: Desk | None = None
+        if self.log.recover(MAX_INTEGER):
+            for data in self.log.records():
+                self.history.apply(data)
+
+    def step(self, wait_s: float) -> Progress:
+        """Read news (waiting up to `wait_s` if there are none) and answer what is owed.
+
+        Raises:
+            Halted: the coordinator broke its word; nothing is answered until `resume`.
+            SiloError: for what the operator has to mend (data, budget, disk).
+        """
+        self._require_running()
+        owed = self._owes()
+        news = self._read(0.0 if owed else wait_s)
+        self._fetch_model()
+        if self.history.phase is Phase.FINISHED:
+            return Progress(news, finished=self.workspace.has_model(self.history.model))
+        return self._answer(news) if self._owes() else Progress(news)
+
+    def resume(self) -> None:
+        """The operator has looked: go on, past the false sum of a round if there was one."""
+        self.journal.set_note(EXCUSED, str(len(self.history.rounds)))
+        self.journal.set_note(HALT, None)
+
+    def close(self) -> None:
+        """Close the files."""
+        self.journal.close()
+        if self._desk is not None:
+            self._desk.ledger.close()
+
+    @property
+    def desk(self) -> Desk:
+        """What the duties work with, made on first use."""
+        if self._desk is None:
+            self._desk = self._desk_for(self.history, self.workspace)
+        return self._desk
+
+    def _require_running(self) -> None:
+        reason = self.journal.note(HALT)
+        if reason is not None:
+            raise Halted(f"{reason}; compare logs with the other silos, then run `resume`")
+
+    def _halt(self, reason: str) -> None:
+        self.journal.set_note(HALT, reason)
+        self._require_running()
+
+    def _owes(self) -> bool:
+        if self.history.phase in (Phase.EMPTY, Phase.FINISHED):
+            return False
+        due = self.identity.name in turns.awaited(self.history)
+        return due and self.journal.state(self.history.phase_digest) not in ("taken", "refused")
+
+    def _read(self, wait_s: float) -> int:
+        """Take in new records; each is checked in full and on disk before it has an effect."""
+        try:
+            batch, head_bytes = self.link.tail(self.history.chain.size, wait_s)
+        except Refused as error:
+            raise SiloError(str(error)) from error
+        except Unreachable:
+            return 0
+        try:
+            head = unpack(SignedHead, head_bytes)
+            self._require_extension(head, len(batch))
+            for index, data in enumerate(batch):
+                last = index + 1 == len(batch)
+                self._take(data, head if last else None)
+        except (AuditError, MalformedMessage) as error:
+            self._halt(f"the coordinator's log does not hold: {error}")
+        return len(batch)
+
+    def _require_extension(self, head: SignedHead, news: int) -> None:
+        """The head must be signed and not shorter than what we have: a log that was rolled back is refused."""
+        chain = self.history.chain
+        verify_head_signature(head, self.identity.log_key)
+        if head.head.size < chain.size + news:
+            raise AuditError(f"its head has {head.head.size} records and {chain.size + news} were shown: rolled back")
+        if head.head.size == chain.size and news == 0:
+            chain.verify_head(head)
+
+    def _take(self, data: bytes, head: SignedHead | None) -> None:
+        record = self.history.chain.check(data)
+        if record.sequence == 0 and record.body.get("log_key") != self.identity.log_key:
+            raise AuditError("genesis names another log key than the invitation")
+        before = self.history.phase_digest
+        self.history.apply(data)
+        covers = head is not None and head.head.size == self.history.chain.size
+        if covers and head is not None:
+            self.history.chain.verify_head(head)
+        self.log.append(data, head if covers else None)
+        self._require_word(before)
+
+    def _require_word(self, phase: str) -> None:
+        """What the coordinator has taken from us must be in its record, and its sum must not have been false."""
+        if not self.history.rounds:
+            return
+        view, name = self.history.round, self.identity.name
+        if self.history.halted and view.plan.round > int(self.journal.note(EXCUSED) or 0):
+            self._halt(f"the sum of round {view.plan.round} was false")
+        if self.journal.state(phase) != "taken":
+            return
+        listed = [pack(signed) for signed in view.challenge.commitments] if view.challenge else []
+        challenged = phase == view.plan_digest and view.challenge is not None
+        if challenged and self.journal.message(phase) not in listed:
+            self._halt(f"our commitment of round {view.plan.round} was taken and then left out or changed")
+        if phase == view.challenge_digest and name in view.withdrawn:
+            self._halt(f"our opening of round {view.plan.round} was taken and then left out")
+
+    def _answer(self, news: int) -> Progress:
+        phase, asked = self.history.phase, self.history.phase_digest
+        try:
+            message = self._message(asked)
+            wanted = self.link.submit(message)
+            self.journal.mark(asked, "taken")
+            self._upload(wanted)
+        except NotYet as error:
+            return Progress(news, note=str(error))
+        except Unreachable:
+            return Progress(news, note="the coordinator cannot be reached; trying again")
+        except (SitOut, Refused) as error:
+            self.journal.mark(asked, "refused")
+            return Progress(news, note=str(error))
+        return Progress(news, done=phase.value)
+
+    def _message(self, asked: str) -> bytes:
+        stored = self.journal.message(asked)
+        if stored:
+            return stored
+        body = duties.answer(self.desk, self.history)
+        message = pack(sign(body, self.identity.name, self.identity.signing))
+        self.journal.put_message(asked, message)
+        return message
+
+    def _upload(self, wanted: tuple[str, ...]) -> None:
+        """Send the sealed model where the coordinator has no copy yet; nothing depends on this one attempt."""
+        if not wanted:
+            return
+        history = self.history
+        confirming = history.phase is Phase.CONFIRMING and history.roster is not None
+        epoch = history.roster.epoch if confirming and history.roster else history.round.plan.epoch
+        try:
+            keys = self.desk.keys(epoch)
+            digest = history.model if confirming else self._adopted_digest()
+            sealed = duties.sealed_model(self.desk, history, keys, digest)
+            if hashlib.sha256(sealed).hexdigest() in wanted:
+                self.link.upload(hashlib.sha256(sealed).hexdigest(), [sealed])
+        except (Refused, Unreachable, SitOut):
+            return
+
+    def _adopted_digest(self) -> str:
+        message = self.journal.message(self.history.phase_digest)
+        assert message is not None
+        return str(unpack(Signed, message).body["model"])
+
+    def _fetch_model(self) -> None:
+        """Get the current model where it is not here: the public first one, or the sealed copy that the log names."""
+        history = self.history
+        if not history.model or self.workspace.has_model(history.model):
+            self._forget_models()
+            return
+        size = history.genesis.task.layout.size
+        try:
+            if history.model == history.genesis.task.initial_model:
+                data = b"".join(self.link.download(history.model))
+            else:
+                secret = self.workspace.load_secret(history.epoch)
+                if history.sealed is None or secret is None:
+                    return
+                keys = self.desk.scheme.join(secret)
+                sealed = b"".join(self.link.download(history.sealed))
+                data = sealing.unseal_model(sealed, keys.model_secret, round=history.sealed_round, digest=history.model)
+            if hashlib.sha256(data).hexdigest() == history.model:
+                self.workspace.save_model(model_from_bytes(data, size))
+        except (Refused, Unreachable, CryptoError):
+            return
+
+    def _forget_models(self) -> None:
+        """Between rounds only the current model is needed; within one, the candidate may be here too."""
+        if self.history.phase is Phase.IDLE and self.history.rounds:
+            self.workspace.keep_models({self.history.model})

@@ -1,0 +1,163 @@
+"""DP-SGD with PyTorch and Opacus, for every kind of model in `silo.models`.
+
+Opacus computes, clips and sums per-record gradients. Two of its parts are replaced: its noise and its sampler draw from
+a Mersenne twister with a small seed (`secure_mode` needs torchcsprng, which is no longer built), ours from the
+operating system. CUDA is used where there is any; noise is made on the CPU and moved.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+
+from protos.task import MICRO, Layout, ModelSpec, Training
+from silo import models
+from silo.data import Records
+from silo.entropy import Entropy
+from silo.gaussian import gaussian
+from silo.sampling import poisson_batch
+from silo.trainer import SAFE_CLIP
+
+_CHUNK = 512
+"""Records whose gradients are in memory at once; a larger Poisson batch is summed in parts."""
+
+
+def layout(spec: ModelSpec, permutation: str) -> Layout:
+    """The layout of `spec`; see `silo.trainer.layout_for`."""
+    return models.layout_of(models.build(spec), permutation)
+
+
+def initial_model(spec: ModelSpec, seed: int) -> NDArray[np.float32]:
+    """Torch's own initial values under a public seed, float32[d]; torch's global generator is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return models.flatten(models.build(spec))
+
+
+def trainer(spec: ModelSpec, records: Records, entropy: Entropy) -> TorchTrainer:
+    """The trainer of `spec` on these records."""
+    return TorchTrainer(models.build(spec), records, entropy)
+
+
+# Data need no gradient, which torch mentions once for Opacus' hooks on the first layer.
+warnings.filterwarnings("ignore", message="Full backward hook is firing")
+
+
+class TorchTrainer:
+    """The `silo.trainer.Trainer` of a torch module."""
+
+    def __init__(self, module: nn.Module, records: Records, entropy: Entropy) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._module = module.to(self._device)
+        self._private = GradSampleModule(self._module, batch_first=True, loss_reduction="sum")
+        self._entropy = entropy
+        self._labels = records.labels
+        self._train = self._tensors(records.features, records.labels)
+        self._holdout = self._tensors(records.holdout_features, records.holdout_labels)
+
+    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[np.float64]:
+        """See `Trainer.train`."""
+        models.unflatten(self._module, model)
+        self._module.train()
+        optimizer = self._optimizer(training, count)
+        for _ in range(training.steps):
+            batch = poisson_batch(len(self._labels), training.sample_rate_micro, self._entropy)
+            self._step(optimizer, torch.from_numpy(batch).to(self._device))
+        optimizer.zero_grad(set_to_none=True)
+        return models.flatten(self._module).astype(np.float64) - model.astype(np.float64)
+
+    def embed(self, model: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """See `Trainer.embed`."""
+        parts: list[Tensor] = []
+        hook = models.output_layer(self._module).register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0]))
+        try:
+            for _ in self._outputs(model, self._train[0]):
+                pass
+        finally:
+            hook.remove()
+        embeddings: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
+        return embeddings, self._labels
+
+    def evaluate(self, model: NDArray[np.float32]) -> tuple[int, int]:
+        """See `Trainer.evaluate`."""
+        features, labels = self._holdout
+        predictions = torch.cat([scores.argmax(dim=1) for scores in self._outputs(model, features)])
+        return int((predictions == labels).sum()), len(labels)
+
+    def _optimizer(self, training: Training, count: int) -> _OsNoiseOptimizer:
+        clip = training.clip_micro / MICRO
+        return _OsNoiseOptimizer(
+            torch.optim.SGD(self._private.parameters(), lr=training.learning_rate_micro / MICRO),
+            noise_std=training.noise_micro / MICRO * clip,
+            clip=clip * SAFE_CLIP,
+            expected_batch_size=training.sample_rate_micro / MICRO * count,
+            entropy=self._entropy,
+        )
+
+    def _step(self, optimizer: _OsNoiseOptimizer, batch: Tensor) -> None:
+        """One noisy step on the records of `batch`, whose gradients are summed chunk by chunk."""
+        features, labels = self._train
+        chunks = torch.split(batch, _CHUNK)  # an empty batch is one empty chunk
+        for position, chunk in enumerate(chunks):
+            optimizer.zero_grad(set_to_none=True)
+            scores = self._private(features[chunk])
+            nn.functional.cross_entropy(scores, labels[chunk], reduction="sum").backward()  # type: ignore[no-untyped-call]
+            optimizer.signal_skip_step(do_skip=position + 1 < len(chunks))
+            optimizer.step()
+
+    def _outputs(self, model: NDArray[np.float32], features: Tensor) -> Iterator[Tensor]:
+        models.unflatten(self._module, model)
+        self._module.eval()
+        with torch.no_grad():
+            for chunk in torch.split(features, 8 * _CHUNK):
+                yield self._module(chunk)
+
+    def _tensors(self, features: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(features).to(self._device), torch.from_numpy(labels).to(self._device)
+
+
+class _OsNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
+    """Opacus' optimizer with noise from `Entropy`, added in float64.
+
+    `loss_reduction="mean"` makes it divide by `expected_batch_size`, which is set by hand to the public value.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise_std: float,
+        clip: float,
+        expected_batch_size: float,
+        entropy: Entropy,
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=noise_std / clip,
+            max_grad_norm=clip,
+            expected_batch_size=expected_batch_size,
+            loss_reduction="mean",
+        )
+        self._noise_std = noise_std
+        self._entropy = entropy
+
+    def clip_and_accumulate(self) -> None:
+        """As Opacus does, but a record whose gradient overflows counts as zero there and cannot spoil the sum."""
+        for parameter in self.params:
+            parameter.grad_sample = torch.nan_to_num(parameter.grad_sample, nan=0.0, posinf=0.0, neginf=0.0)
+        super().clip_and_accumulate()
+
+    def add_noise(self) -> None:
+        """Add N(0, noise_std²) to every coordinate of the clipped sum."""
+        sizes = [parameter.numel() for parameter in self.params]
+        noise = torch.from_numpy(self._noise_std * gaussian(sum(sizes), self._entropy))
+        for parameter, part in zip(self.params, torch.split(noise, sizes), strict=True):
+            total = parameter.summed_grad.double() + part.reshape(parameter.shape).to(parameter.device)
+            parameter.grad = total.to(parameter.dtype)

@@ -1,0 +1,85 @@
+"""One set of secrets, the layout of the demo and a small one, and a TenSEAL context as an independent oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tenseal
+from numpy.typing import NDArray
+
+from crypto import ckks, ring, secure_sum
+from crypto.packing import Packing
+from protos.task import Layout
+
+FEDERATION, EPOCH = "clinics", 3
+PLAN, OTHER_PLAN = "a1" * 32, "b2" * 32
+TOTAL_WEIGHT = 1024
+
+
+def make_layout(size: int, output_offset: int, output_size: int) -> Layout:
+    """A layout without tensors, which packing does not look at."""
+    return Layout((), size, output_offset, output_size, embedding=4, classes=2, permutation="5c" * 32)
+
+
+def random_values(rng: np.random.Generator, size: int) -> NDArray[np.int64]:
+    """Quantised values of the whole range."""
+    return rng.integers(-127, 128, size)
+
+
+def tenseal_vector(context: tenseal.Context, words: ring.Words) -> tenseal.CKKSVector:
+    """Words as TenSEAL's own object."""
+    return tenseal.ckks_vector_from(context, ckks._build(ring.to_bytes(words)))
+
+
+def tenseal_words(vector: tenseal.CKKSVector) -> ring.Words:
+    """The words inside TenSEAL's own object."""
+    return ring.parse_chunk(ckks._parse(vector.serialize())[1])
+
+
+def encrypt_reals(context: tenseal.Context, slots: NDArray[np.float64]) -> ring.Words:
+    """What a lying silo can do: encrypt slots that are no integers."""
+    return tenseal_words(tenseal.ckks_vector(context, slots.tolist()))
+
+
+@pytest.fixture(scope="session")
+def context() -> tenseal.Context:
+    """A secret context of our parameters."""
+    made = tenseal.context_from(ckks.generate())
+    made.global_scale = 2.0**ckks.SCALE_LOG2
+    return made
+
+
+@pytest.fixture(scope="session")
+def key(context: tenseal.Context) -> ckks.CkksKey:
+    """The key of the same context."""
+    return ckks.CkksKey.load(context.serialize(save_secret_key=True))
+
+
+@pytest.fixture(scope="session")
+def secret() -> bytes:
+    """Dealt secrets."""
+    return secure_sum.deal(FEDERATION, EPOCH)
+
+
+@pytest.fixture(scope="session")
+def keys(secret: bytes) -> secure_sum.SiloSum:
+    """A member's keys."""
+    return secure_sum.SiloSum(secret)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Packing:
+    """MLP 64-32-10: 2410 parameters, of which 330 are the output layer."""
+    return Packing.of(make_layout(2410, 2080, 330), folds=8)
+
+
+@pytest.fixture(scope="session")
+def small() -> Packing:
+    """100 parameters in 17 chunks, the output layer of 20 in the middle."""
+    return Packing.of(make_layout(100, 40, 20), folds=2)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Reproducible values; no test of randomness uses it."""
+    return np.random.default_rng(7)

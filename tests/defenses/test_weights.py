@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from defenses.errors import InfeasibleWeights, WrongWeights
+from defenses.weights import bounds, integer_weights, verify_weights
+
+NAMES = st.text("abcdefgh", min_size=1, max_size=5)
+BASES = st.dictionaries(NAMES, st.integers(1, 5000), min_size=1, max_size=24)
+DOUBTS = st.fractions(0, 1, max_denominator=1000)
+
+
+@given(BASES, st.data())
+def test_any_counts_and_suspicions_give_weights_that_verify(base: dict[str, int], data: st.DataObject) -> None:
+    suspicion = {silo: data.draw(DOUBTS) for silo in base}
+    weights = integer_weights(base, suspicion, 0.5, 2.0, 1024)
+    verify_weights(weights, 500_000, 2_000_000, 1024)
+    assert list(weights) == sorted(base)
+
+
+@given(BASES, DOUBTS)
+def test_weight_grows_with_the_count(base: dict[str, int], doubt: Fraction) -> None:
+    weights = integer_weights(base, dict.fromkeys(base, doubt), 0.5, 2.0, 1024)
+    ranked = sorted(base, key=lambda silo: base[silo])
+    for less, more in pairwise(ranked):
+        assert base[less] == base[more] or weights[less] <= weights[more]
+
+
+@given(BASES, st.randoms(), st.data())
+def test_order_of_the_silos_changes_nothing(base: dict[str, int], random: object, data: st.DataObject) -> None:
+    suspicion = {silo: data.draw(DOUBTS) for silo in base}
+    shuffled = data.draw(st.permutations(list(base)))
+    other = {silo: base[silo] for silo in shuffled}
+    assert integer_weights(base, suspicion, 0.5, 2.0, 1024) == integer_weights(other, suspicion, 0.5, 2.0, 1024)
+
+
+@given(BASES, st.data())
+def test_suspicion_of_one_silo_never_raises_its_weight(base: dict[str, int], data: st.DataObject) -> None:
+    suspect = data.draw(st.sampled_from(sorted(base)))
+    plain = integer_weights(base, {}, 0.5, 2.0, 1024)
+    weights = integer_weights(base, {suspect: data.draw(DOUBTS)}, 0.5, 2.0, 1024)
+    assume(len(base) > 1)
+    assert weights[suspect] <= plain[suspect] + 1
+
+
+def test_counts_within_the_bounds_are_followed_exactly() -> None:
+    assert integer_weights({"a": 300, "b": 200, "c": 500}, {}, 0.5, 2.0, 1000) == {"a": 300, "b": 200, "c": 500}
+
+
+def test_full_suspicion_means_the_floor() -> None:
+    weights = integer_weights({"a": 100, "b": 100, "c": 100, "d": 100}, {"b": 1}, 0.5, 2.0, 1024)
+    assert weights == {"a": 299, "b": 128, "c": 299, "d": 298}
+
+
+def test_where_all_others_are_at_the_cap_suspects_rise() -> None:
+    weights = integer_weights({"a": 100, "b": 100, "c": 100, "d": 100}, {"b": 1, "c": 1, "d": 1}, 0.5, 1.2, 1000)
+    assert weights["a"] == 300
+    assert min(weights.values()) == 233
+
+
+def test_everybody_suspected_alike_is_as_nobody_suspected() -> None:
+    base = {"a": 500, "b": 20, "c": 130, "d": 90}
+    assert integer_weights(base, dict.fromkeys(base, 1), 0.5, 2.0, 1024) == integer_weights(base, {}, 0.5, 2.0, 1024)
+
+
+@pytest.mark.parametrize(
+    ("base", "suspicion", "floor", "cap", "total"),
+    [
+        ({}, {}, 0.5, 2.0, 1024),
+        ({"a": 1, "b": 1, "c": 1}, {}, 1.0, 1.0, 1024),
+        ({"a": 0, "b": 1}, {}, 0.5, 2.0, 1024),
+        ({"a": 1, "b": 1}, {"a": 1.5}, 0.5, 2.0, 1024),
+        ({"a": 1, "b": 1}, {}, 0.1, 0.9, 1024),
+    ],
+)
+def test_impossible_demands_are_refused(
+    base: dict[str, int], suspicion: dict[str, float], floor: float, cap: float, total: int
+) -> None:
+    with pytest.raises(InfeasibleWeights):
+        integer_weights(base, suspicion, floor, cap, total)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"a": 84, "b": 470, "c": 470}, "a is below the floor of 171"),
+        ({"a": 171, "b": 171, "c": 683}, "c is above the cap of 682"),
+        ({"a": 300, "b": 300, "c": 423}, "sum to 1023, not 1024"),
+        ({}, "no silo"),
+    ],
+)
+def test_wrong_weights_are_named(weights: dict[str, int], words: str) -> None:
+    with pytest.raises(WrongWeights, match=words):
+        verify_weights(weights, 500_000, 2_000_000, 1024)
+
+
+def test_bounds_are_rounded_inwards() -> None:
+    assert bounds(6, 500_000, 2_000_000, 1024) == (86, 341)
+    assert bounds(3, 0, 1_000_000_000, 1024) == (0, 1024)
