@@ -13,7 +13,7 @@ import numpy as np
 from audit import turns
 from audit.accounting import counts_charge, round_charges
 from audit.errors import RejectedSubmission
-from crypto.secure_sum import SCHEME
+from crypto.scheme import SCHEME
 from crypto.tags import SALT_BYTES
 from protos.messages import (
     Adoption,

@@ -1,12 +1,13 @@
 """Symmetric CKKS on 2048 slots at one 60-bit modulus; the only module that imports TenSEAL.
 
-Encryptions leave as raw words (see `crypto.ring`); words come back wrapped in the one fixed SEAL header that these
-parameters have, so no header, protobuf or compressed byte of a peer ever reaches a foreign parser. The secret context
-itself is parsed by TenSEAL: it comes sealed from the steward whose fingerprint the operator approved.
+Encryptions leave as raw words (see `crypto.ring`). Words come back wrapped in the one fixed SEAL header that these
+parameters have, and the key is rebuilt from a seed in the same way, so no header, protobuf or compressed byte of a
+peer ever reaches a foreign parser.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Any
 
@@ -16,6 +17,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from crypto import ring
+from crypto.ckks_key import SEED_BYTES, key_words
 from crypto.errors import KeyMismatch, OutOfRange
 from crypto.packing import SLOTS
 
@@ -27,8 +29,6 @@ NOISE_STD = 3.54e-5
 4096 of them along a cosine, so the variance is 2048 * (10.5 + 1/4 for rounding the encoding) / 2^44, rounded up. Sums
 of bounded signs are sub-Gaussian with this very variance (Hoeffding 1963)."""
 
-_DEGREE = 4096
-_MODULI = (60, 49)
 _MAGIC = bytes.fromhex("5ea110")
 _SEAL_HEADER = bytes.fromhex("5ea1100403")
 _ZSTD = b"\x02\x00\x00"
@@ -39,20 +39,24 @@ _HEAD = bytes.fromhex(
     "000000000000000000504101000000000000005ea110040300000018000100000000000020000000000000"
 )
 _SIZES = bytes.fromhex("0a028010")
+# The parameters (CKKS, N, the two primes, no plain modulus) as SEAL writes them, and the head of a secret key.
+_PARAMETERS = bytes.fromhex(
+    "02001000000000000002000000000000005ea1100403000000180000000000000001c0ffffffffff0f5ea110040300000018000000000000"
+    "0001e0fcffffff01005ea110040300000018000000000000000000000000000000"
+)
+_KEY_HEAD = bytes.fromhex(
+    "2824edc5a634bcce1179e0c219f216b5742d7b94555ba053ff1cfc3a48b2d1490020000000000000000000000000f03f5ea1100403000000"
+    "18000100000000000020000000000000"
+)
+# TenSEAL's flags with no scale yet (it is set after loading), and its mark of symmetric encryption.
+_NO_SCALE = b"\x12\x0b\x10\x07\x19" + struct.pack("<d", -1.0)
+_SYMMETRIC = b"\x20\x01"
 _SCALE = b"\x19" + struct.pack("<d", 2.0**SCALE_LOG2)
 
 
 def generate() -> bytes:
-    """A fresh secret context from the operating system's randomness; about 62 kB, to be kept secret."""
-    context = tenseal.context(
-        tenseal.SCHEME_TYPE.CKKS,
-        _DEGREE,
-        coeff_mod_bit_sizes=list(_MODULI),
-        encryption_type=tenseal.ENCRYPTION_TYPE.SYMMETRIC,
-    )
-    return bytes(
-        context.serialize(save_secret_key=True, save_public_key=False, save_galois_keys=False, save_relin_keys=False)
-    )
+    """A fresh key as a 32-byte seed of the operating system's randomness, to be kept secret."""
+    return os.urandom(SEED_BYTES)
 
 
 class CkksKey:
@@ -63,20 +67,20 @@ class CkksKey:
 
     @classmethod
     def load(cls, secret: bytes) -> CkksKey:
-        """Load what `generate` made.
+        """The key of what `generate` made.
 
         Raises:
-            KeyMismatch: it is no secret context, or one of other parameters.
+            KeyMismatch: it is no such secret, or the TenSEAL that is installed has other parameters or formats.
         """
+        blob = _build_context(key_words(secret))
         try:
-            context = tenseal.context_from(secret)
+            context = tenseal.context_from(blob)
             context.global_scale = 2.0**SCALE_LOG2
             head, _ = _parse(tenseal.ckks_vector(context, [0.0] * SLOTS).serialize())
-            private = context.is_private()
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise KeyMismatch("this is no CKKS secret of ours; ask the steward for a new deal") from error
-        if head != _HEAD or not private:
-            raise KeyMismatch("this CKKS secret has other parameters; ask the steward for a new deal")
+        except (ValueError, RuntimeError):
+            raise KeyMismatch("this TenSEAL reads keys of another form; install a supported version") from None
+        if head != _HEAD:
+            raise KeyMismatch("this TenSEAL encrypts with other parameters; install a supported version")
         return cls(context)
 
     def encrypt(self, slots: NDArray[np.int64]) -> ring.Words:
@@ -113,10 +117,21 @@ class CkksKey:
         return "CkksKey()"
 
 
+def _build_context(words: NDArray[np.uint64]) -> bytes:
+    key = _field(1, _seal(_KEY_HEAD + words.astype("<u8").tobytes()))
+    return _field(1, _seal(_PARAMETERS)) + _NO_SCALE + _field(3, key) + _SYMMETRIC
+
+
 def _build(words: bytes) -> bytes:
-    inner = _HEAD + words
-    seal = _SEAL_HEADER + _PLAIN + struct.pack("<Q", 16 + len(inner)) + inner
-    return _SIZES + b"\x12" + _varint(len(seal)) + seal + _SCALE
+    return _SIZES + _field(2, _seal(_HEAD + words)) + _SCALE
+
+
+def _seal(inner: bytes) -> bytes:
+    return _SEAL_HEADER + _PLAIN + struct.pack("<Q", 16 + len(inner)) + inner
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(data)) + data
 
 
 def _parse(serialized: bytes) -> tuple[bytes, bytes]:

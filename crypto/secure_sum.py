@@ -1,7 +1,7 @@
 """The secure sum: silos protect updates, the coordinator adds ciphertexts, silos open and check the sum.
 
-`SumScheme` and `SumKeys` say what a scheme promises; `PackedCkks` and `SiloSum` are the one that is built: symmetric
-packed CKKS under a key that the epoch's members share. The coordinator's side is `ring.fold` and `ring.weighted_sum`,
+`crypto.scheme` says what a scheme promises; `PackedCkks` and `SiloSum` are the one that is built: symmetric packed
+CKKS under a key that the epoch's members share. The coordinator's side is `ring.fold` and `ring.weighted_sum`,
 which need no key and not even this module.
 
 Why decoding is exact. Noise adds linearly: a combination of fresh encryptions with integer coefficients c has slot
@@ -27,8 +27,6 @@ import hashlib
 import hmac
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,78 +34,18 @@ from numpy.typing import NDArray
 from crypto import ckks, ring
 from crypto.errors import BadCiphertext, CheckFailed, KeyMismatch, OutOfRange
 from crypto.packing import FIELDS_PER_CHUNK, LEVELS, MAX_MULTIPLE, SLOTS, Packing, pack, unpack
+from crypto.scheme import SCHEME, Protected, SumKeys, SumScheme
 from crypto.sketch import split
 from crypto.tags import SALT_BYTES, Contribution, tag, verify_folded, verify_sum
 from protos import canonical
 from protos.errors import MalformedMessage
 
-SCHEME = "ckks-4096-60-49/2^22/2x18"
+__all__ = ["SCHEME", "Contribution", "PackedCkks", "Protected", "SiloSum", "SumKeys", "SumScheme", "deal"]
+
 _SECRET_BYTES = 32
 _FOLD_DEVIATIONS = 9.0
 _MAX_FOLD_ERROR = 1 / 8
 _MAX_SUM_ERROR = 3 / 8
-
-
-@dataclass(frozen=True)
-class Protected:
-    """An update ready to commit to: 65,536-byte ciphertext chunks, and tags (32-byte salt, then `<u8` per chunk)."""
-
-    chunks: list[bytes] = field(repr=False)
-    tags: bytes = field(repr=False)
-
-
-class SumKeys(Protocol):
-    """A silo's side of a secure sum, for one key epoch; a scheme with keys per round derives them from `plan`.
-
-    Methods have no side effects and may be called from several threads. A check raises; what is computed from a
-    decryption is returned by `open_sum` only, after every check of it has passed.
-    """
-
-    @property
-    def model_secret(self) -> bytes:
-        """32 bytes that all members of the epoch share and nobody else has."""
-
-    def key_check(self, federation: str, epoch: int) -> str:
-        """A digest that is equal for two members exactly when all their secrets are; tells nothing about them."""
-
-    def protect(self, fields: NDArray[np.int64], packing: Packing, *, plan: str, silo: str) -> Protected:
-        """Encrypt and tag an update under fresh randomness: two calls give two different results."""
-
-    def check_folded(
-        self,
-        folded_chunks: Sequence[bytes],
-        rows: NDArray[np.int8],
-        packing: Packing,
-        *,
-        plan: str,
-        silo: str,
-        tags: bytes,
-        sketch: tuple[NDArray[np.int32], NDArray[np.int32]] | None,
-    ) -> None:
-        """Raises unless `folded_chunks` is `rows` applied to an update that this silo tagged and the sketch is its."""
-
-    def open_sum(
-        self,
-        chunks: Iterable[bytes],
-        packing: Packing,
-        *,
-        plan: str,
-        contributions: Sequence[Contribution],
-        total_weight: int,
-    ) -> NDArray[np.int64]:
-        """The exact weighted sum of the updates that the contributions' tags belong to, or an error."""
-
-
-class SumScheme(Protocol):
-    """Makes the secrets of an epoch."""
-
-    name: str
-
-    def deal(self, federation: str, epoch: int) -> bytes:
-        """Fresh secrets from the operating system, the same for every member."""
-
-    def join(self, secret: bytes) -> SumKeys:
-        """A member's keys from dealt secrets; raises KeyMismatch for anything else."""
 
 
 class SiloSum:
@@ -119,7 +57,7 @@ class SiloSum:
             blob = canonical.loads(secret)
             if set(blob) != {"ckks", "epoch", "federation", "model", "scheme", "tags"} or blob["scheme"] != SCHEME:
                 raise KeyMismatch(f"these secrets are not of the scheme {SCHEME}; ask the steward for a new deal")
-            context, tag_secret, model_secret = (
+            seed, tag_secret, model_secret = (
                 base64.b64decode(blob[name], validate=True) for name in ("ckks", "tags", "model")
             )
         except (MalformedMessage, TypeError, ValueError):
@@ -128,7 +66,7 @@ class SiloSum:
             raise KeyMismatch("dealt secrets of wrong length; ask the steward for a new deal")
         self._federation, self._epoch = blob["federation"], blob["epoch"]
         self._secret, self._tag_secret, self._model_secret = secret, tag_secret, model_secret
-        self._key = ckks.CkksKey.load(context)
+        self._key = ckks.CkksKey.load(seed)
 
     @property
     def model_secret(self) -> bytes:
@@ -249,7 +187,7 @@ class PackedCkks:
 
 
 def deal(federation: str, epoch: int) -> bytes:
-    """Fresh secrets of an epoch from the operating system: CKKS key, tag and model secrets, one canonical blob."""
+    """Fresh secrets of an epoch from the operating system: CKKS key seed, tag and model secrets, one canonical blob."""
     secrets = {"ckks": ckks.generate(), "model": os.urandom(_SECRET_BYTES), "tags": os.urandom(_SECRET_BYTES)}
     texts = {name: base64.b64encode(secret).decode("ascii") for name, secret in secrets.items()}
     return canonical.dumps({**texts, "epoch": epoch, "federation": federation, "scheme": SCHEME})

@@ -3,7 +3,8 @@
 With m retained silos each weight lies within `ceil(floor*W/m)` and `floor(cap*W/m)` and all sum to W. Weights are
 proportional to the noised counts as far as the bounds allow; suspicion s moves a silo's ceiling linearly from its
 own share (s = 0) to the floor (s = 1), and the others take up what it leaves. Where they are all at the cap, the
-suspects rise again towards their own shares, all by the same part of what they lost. Rounding is by largest remainder, ties by name.
+suspects rise again towards their own shares, all by the same part of what they lost. Rounding is by largest
+remainder, ties by name.
 """
 
 from __future__ import annotations

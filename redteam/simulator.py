@@ -18,7 +18,8 @@ from coordinator.errors import CoordinatorError
 from coordinator.service import Service
 from coordinator.store import Store
 from crypto.identity import ExchangeKey, SigningKey, fingerprint
-from crypto.secure_sum import PackedCkks, SumScheme
+from crypto.scheme import SumScheme
+from crypto.secure_sum import PackedCkks
 from protos.canonical import digest as sha256
 from protos.records import Genesis, Outcome
 from protos.rounds import Phase
@@ -182,7 +183,7 @@ class Simulation:
 
     def _desk_for(self, name: str, seat: Seat) -> Callable[[History, Workspace], Desk]:
         def make(history: History, workspace: Workspace) -> Desk:
-            ledger = Ledger(workspace.directory / "ledger.db", self.task.digest, self.task.budget)
+            ledger = Ledger(workspace.directory / "ledger.db", history.genesis_digest, self.task.budget)
             return Desk(
                 identity=self.identities[name],
                 link=seat.link(self.service, name),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from crypto import merkle, ring, sealing, sketch
 from crypto.errors import BadCiphertext, CheckFailed, CryptoError
 from crypto.identity import fingerprint
 from crypto.quantise import apply_aggregate, model_bytes, quantise, randomness_needed
-from crypto.secure_sum import SumKeys, SumScheme
+from crypto.scheme import SumKeys, SumScheme
 from crypto.tags import Contribution
 from protos.codec import decode, pack, unpack
 from protos.messages import (
@@ -84,13 +84,16 @@ class Desk:
     entropy: Entropy
     approved: Callable[[], Mapping[str, str]]
     policy: LocalPolicy
+    _joined: dict[int, SumKeys] = field(default_factory=dict, repr=False)
 
     def keys(self, epoch: int) -> SumKeys:
         """The sum's keys of a key epoch; SitOut where they are not here."""
-        secret = self.workspace.load_secret(epoch)
-        if secret is None:
-            raise SitOut(f"the secrets of key epoch {epoch} are not here: ask the coordinator to start a new epoch")
-        return self.scheme.join(secret)
+        if epoch not in self._joined:
+            secret = self.workspace.load_secret(epoch)
+            if secret is None:
+                raise SitOut(f"the secrets of key epoch {epoch} are not here: ask the coordinator to start a new epoch")
+            self._joined = {epoch: self.scheme.join(secret)}
+        return self._joined[epoch]
 
 
 def answer(desk: Desk, history: History) -> Any:

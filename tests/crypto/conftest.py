@@ -8,6 +8,7 @@ import tenseal
 from numpy.typing import NDArray
 
 from crypto import ckks, ring, secure_sum
+from crypto.ckks_key import key_words
 from crypto.packing import Packing
 from protos.task import Layout
 
@@ -41,18 +42,29 @@ def encrypt_reals(context: tenseal.Context, slots: NDArray[np.float64]) -> ring.
     return tenseal_words(tenseal.ckks_vector(context, slots.tolist()))
 
 
-@pytest.fixture(scope="session")
-def context() -> tenseal.Context:
-    """A secret context of our parameters."""
-    made = tenseal.context_from(ckks.generate())
+def context_of(seed: bytes) -> tenseal.Context:
+    """TenSEAL's own object for a key."""
+    made = tenseal.context_from(ckks._build_context(key_words(seed)))
     made.global_scale = 2.0**ckks.SCALE_LOG2
     return made
 
 
 @pytest.fixture(scope="session")
-def key(context: tenseal.Context) -> ckks.CkksKey:
-    """The key of the same context."""
-    return ckks.CkksKey.load(context.serialize(save_secret_key=True))
+def seed() -> bytes:
+    """The seed of a CKKS key."""
+    return ckks.generate()
+
+
+@pytest.fixture(scope="session")
+def context(seed: bytes) -> tenseal.Context:
+    """A secret context of our parameters."""
+    return context_of(seed)
+
+
+@pytest.fixture(scope="session")
+def key(seed: bytes) -> ckks.CkksKey:
+    """The key of the same seed."""
+    return ckks.CkksKey.load(seed)
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +95,15 @@ def small() -> Packing:
 def rng() -> np.random.Generator:
     """Reproducible values; no test of randomness uses it."""
     return np.random.default_rng(7)
+
+
+@pytest.fixture
+def update(demo: Packing, rng: np.random.Generator) -> NDArray[np.int64]:
+    """An update of the demo's layout in fields."""
+    return demo.to_fields(random_values(rng, demo.size))
+
+
+@pytest.fixture
+def protected(keys: secure_sum.SiloSum, demo: Packing, update: NDArray[np.int64]) -> secure_sum.Protected:
+    """The same, encrypted and tagged by the silo north."""
+    return keys.protect(update, demo, plan=PLAN, silo="north")
