@@ -183,6 +183,17 @@ def _outcome(history: History, body: Outcome) -> None:
         require(body.model == history.model, "a void round leaves the old model")
         _submitted(history, body.checks, Answers, view.plan.silos)
         replay.verify_void(history, body)
+    _late(history, body)
+
+
+def _late(history: History, body: Outcome) -> None:
+    """A round that is void for want of a quorum names whom it missed: enough of them, or nothing was missing."""
+    view = history.round
+    if history.phase in (Phase.COMMITTING, Phase.OPENING):
+        asked = view.plan.silos if history.phase is Phase.COMMITTING else tuple(view.commits)
+        require(list(body.late) == sorted(set(body.late) & set(asked)), "late silos must be sorted, and asked")
+        require(len(asked) - len(body.late) < view.plan.quorum, "the silos that are not named late make a quorum")
+        return
     voted = {signed.signer for signed in (*body.adoptions, *body.refusals)}
     late = _others(view.plan.silos, voted) if history.phase is Phase.VERIFYING else ()
     require(body.late == late, "late silos must be named")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from audit.history import History
+from audit.replay import NO_MAJORITY
 from audit.tally import RoundFacts, RoundSilo
 from defenses.fdr import threshold
 from protos.task import MICRO
@@ -90,12 +91,17 @@ def _receipts(history: History, rounds: Rounds) -> tuple[str, str]:
 
 
 def _exclusions(history: History, rounds: Rounds) -> tuple[str, str]:
-    """Necessary for Benjamini-Hochberg at q: p <= q. Replaying the log repeats the whole procedure."""
+    """Necessary for Benjamini-Hochberg at q: p <= q. Replaying the log repeats the whole procedure, and the votes."""
     least = threshold(1, 1, 1, history.genesis.policy.fdr_micro)
     excluded = [(facts.round, row) for facts in rounds for row in facts.silos if row.verdict == "excluded"]
-    wrong = [f"round {number}, {row.silo}: {row.reason}" for number, row in excluded if _evidence(row) < least]
+    disputed = sum(row.reason == NO_MAJORITY for _, row in excluded)
+    wrong = [
+        f"round {number}, {row.silo}: {row.reason}"
+        for number, row in excluded
+        if _evidence(row) < least and row.reason != NO_MAJORITY
+    ]
     judged = sum(row.verdict != "none" for facts in rounds for row in facts.silos)
-    return _first(wrong, f"{len(excluded)} exclusions in {judged} verdicts")
+    return _first(wrong, f"{len(excluded)} exclusions ({disputed} for disputed checks) in {judged} verdicts")
 
 
 def _adoption(history: History, rounds: Rounds) -> tuple[str, str]:
@@ -129,6 +135,10 @@ def _decimal(micro: int | None) -> str:
     return f"{milli // 1000}.{milli % 1000:03d}"
 
 
+_EXCLUSIONS = (
+    "Silos were excluded only on evidence at the policy's false discovery rate, or for one round because the signed "
+    "answers of their checkers contradict each other."
+)
 _CLAUSES: tuple[tuple[str, str, Callable[[History, Rounds], tuple[str, str]]], ...] = (
     ("weight-floor", "Every retained silo weighed at least ceil(floor x W / m) in every decided round.", _floor),
     ("weight-cap", "No silo weighed more than floor(cap x W / m) in any decided round.", _cap),
@@ -137,6 +147,6 @@ _CLAUSES: tuple[tuple[str, str, Callable[[History, Rounds], tuple[str, str]]], .
     ("privacy-minimum", "Every sum was of at least the privacy minimum of retained silos.", _privacy_minimum),
     ("privacy-budget", "No silo spent or claimed more than the task's epsilon at its delta.", _budget),
     ("receipts", "No silo's receipt claims less epsilon than its charges on record give.", _receipts),
-    ("exclusions", "Silos were excluded only on evidence at the policy's false discovery rate.", _exclusions),
+    ("exclusions", _EXCLUSIONS, _exclusions),
     ("adoption", "Every adopted model was signed by more than half of the round's silos.", _adoption),
 )

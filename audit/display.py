@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from audit.intervals import percent_span
 from protos.task import MICRO
 
 Facts = dict[str, Any]
@@ -88,7 +89,7 @@ def certified(facts: Facts) -> None:
         clauses.add_row(clause["name"], "[green]yes[/]" if clause["met"] else "[red]NO[/]", escape(clause["detail"]))
     console.print(clauses)
     numbers = ("records", "rounds", "excluded", "weight", "epsilon", "accuracy", "95 %")
-    silos = _table("silo", "convicted", numbers=numbers, lead=("silo",))
+    silos = _table("silo", "convicted", numbers=numbers, lead=("silo", *numbers))
     for silo in facts["silos"]:
         silos.add_row(*_silo_cells(silo))
     console.print(silos)
@@ -123,7 +124,6 @@ def _silo_cells(silo: Facts) -> tuple[str, ...]:
     accuracy = silo["accuracy"]
     return (
         silo["silo"],
-        escape(silo["convicted"] or ""),
         str(silo["records"]),
         f"{silo['taken_part']}/{silo['planned']}",
         str(silo["excluded"]),
@@ -131,6 +131,7 @@ def _silo_cells(silo: Facts) -> tuple[str, ...]:
         f"{-(-silo['epsilon_micro'] // 1000) / 1000:.3f}",
         _percent(accuracy) if accuracy else "",
         _interval(accuracy) if accuracy else "",
+        escape(silo["convicted"] or ""),
     )
 
 
@@ -139,7 +140,7 @@ def _table(*texts: str, numbers: tuple[str, ...] = (), lead: tuple[str, ...] = (
     order = [*lead, *(name for name in (*texts, *numbers) if name not in lead)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in order:
-        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=name in numbers)
     return table
 
 
@@ -147,7 +148,7 @@ def _pairs(console: Console, facts: Facts, names: tuple[str, ...]) -> None:
     for name in names:
         value = facts.get(name)
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        console.print(f"{name.replace('_', ' '):>16}  {escape(text)}", highlight=False)
+        console.print(f"{name.replace('_', ' '):>16}  {escape(text)}", soft_wrap=True)
 
 
 def _console() -> Console:
@@ -165,4 +166,4 @@ def _percent(accuracy: Facts) -> str:
 
 
 def _interval(accuracy: Facts) -> str:
-    return f"{accuracy['low_micro'] / MICRO:.1%} to {accuracy['high_micro'] / MICRO:.1%}"
+    return percent_span(accuracy["low_micro"], accuracy["high_micro"])

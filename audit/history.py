@@ -87,6 +87,7 @@ class History:
 
     def __init__(self) -> None:
         self.chain = Chain()
+        self.genesis_digest = ""
         self.phase = Phase.EMPTY
         self.phase_since_ms = 0
         self.phase_digest = ""
@@ -177,6 +178,7 @@ class History:
 
 
 def _genesis(history: History, body: Genesis, record: Record, digest: str) -> None:
+    history.genesis_digest = digest
     history.model = body.task.initial_model
     history.adopted = record.sequence
 

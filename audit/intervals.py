@@ -79,6 +79,12 @@ def quantile(error: Fraction) -> Fraction:
     return Fraction(math.ceil(NormalDist().inv_cdf(1 - float(error) / 2) * MICRO), MICRO)
 
 
+def percent_span(low_micro: int, high_micro: int) -> str:
+    """An interval in percent with one decimal, rounded outwards."""
+    low, high = low_micro // 1000, -(-high_micro // 1000)
+    return f"{low // 10}.{low % 10}% to {high // 10}.{high % 10}%"
+
+
 def _bound(correct: Fraction, total: int, noise_micro: int, z: Fraction, side: int) -> Fraction | None:
     """One end, in millionths, of the p with a·p² - b·p + c <= 0; None where they are not one interval."""
     variance = 2 * Fraction(noise_micro, MICRO) ** 2

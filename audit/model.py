@@ -49,6 +49,6 @@ def _from_archive(data: bytes, size: int) -> bytes:
             flat: NDArray[np.float32] = arrays["flat"]
     except _UNREADABLE as error:
         raise InvalidCertificate(f"the model file holds no readable array 'flat': {error}") from error
-    if flat.dtype != np.float32 or flat.ndim != 1:
+    if (flat.dtype.kind, flat.dtype.itemsize, flat.ndim) != ("f", _BYTES, 1):
         raise InvalidCertificate(f"the array 'flat' of the model file is {flat.dtype} {flat.shape}, not flat float32")
     return flat.astype("<f4").tobytes()

@@ -149,7 +149,8 @@ def verify_void(history: History, body: Outcome) -> None:
 def _finding(history: History, answers: tuple[Signed, ...]) -> votes.Finding:
     view = history.round
     earlier = view.recheck.checks if view.recheck else ()
-    return votes.findings(votes.ballots((*earlier, *answers)), view.openings, NOT_BORNE_OUT)
+    cast = votes.ballots((*earlier, *answers))
+    return votes.findings(cast, view.openings, NOT_BORNE_OUT, votes.ballots(earlier))
 
 
 def _judged(history: History, finding: votes.Finding) -> list[str]:

@@ -19,6 +19,7 @@ from protos.messages import Adoption, Counts, Opening, Signed
 from protos.records import (
     Challenge,
     CountsRecord,
+    DealRecord,
     Decision,
     Epoch,
     Finish,
@@ -198,6 +199,7 @@ _WHAT: dict[type[Any], Any] = {
     Genesis: lambda b: f"federation {b.federation}, task {b.task.name}, {b.task.rounds} rounds",
     Member: lambda b: f"{b.name} enrolled",
     Roster: lambda b: f"key epoch {b.epoch}, attempt {b.attempt}, steward {b.steward}: {', '.join(b.members)}",
+    DealRecord: lambda b: f"secrets dealt by {b.deal.signer}",
     Epoch: lambda b: f"key epoch {b.epoch} confirmed by {len(b.checks)}",
     CountsRecord: lambda b: f"counts of {', '.join(item.signer for item in b.counts)}",
     Plan: lambda b: f"{len(b.silos)} silos, quorum {b.quorum}",

@@ -121,7 +121,7 @@ def _receipt(history: History, silo: str, receipt: Receipt, charges: tuple[Charg
 
 
 def _answers(history: History, silo: str, body: Answers) -> None:
-    require(body.record == turns.asking_record(history), "the answers are to another record")
+    require(body.record == turns.asking_record(history) != "", "the answers are to another record")
     names = tuple(answer.silo for answer in body.answers)
     require(names == turns.subjects(history, silo), "answers are owed about exactly the silos that were drawn")
 

@@ -35,13 +35,13 @@ def subjects(history: History, silo: str) -> tuple[str, ...]:
 
 
 def asking_record(history: History) -> str:
-    """Digest of the record that asks for answers in a checking phase."""
+    """Digest of the record that asks for answers in a checking phase; empty where nobody is asked."""
     view = history.round
     return {
         Phase.CHECKING: view.openings_digest,
         Phase.RECHECKING: view.recheck_digest,
         Phase.TRACE_CHECKING: view.trace_openings_digest,
-    }[history.phase]
+    }.get(history.phase, "")
 
 
 def deadline_ms(history: History) -> int | None:

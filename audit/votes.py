@@ -1,8 +1,9 @@
 """Who checks whom, and what follows from signed answers. Pure functions of what is in the log.
 
 Rules: three other silos drawn by the seed check each opening. A `no`, or fewer than two answers, makes every silo
-check that subject. Then a majority convicts: the subject where `no` prevails, and whoever signed the opposite of a
-majority of at least three. Without a majority the subject is left out of this round and nobody is convicted.
+check that subject. Then a majority convicts: the subject where at least two say `no` and fewer `yes`, and whoever ever
+signed the opposite of a majority of at least three. Otherwise a subject without more `yes` than `no` is left out of
+this round and nobody is convicted: one voice alone accuses nobody.
 A majority of liars among the answering silos can convict an honest one; DESIGN's threat model says so.
 """
 
@@ -53,19 +54,22 @@ def to_recheck(cast: Ballots, opened: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(s for s in opened if _unclear(cast.get(s, {}))))
 
 
-def findings(cast: Ballots, opened: Iterable[str], reason: str) -> Finding:
-    """The outcome of a vote about `opened`, sorted by silo; each conviction names `reason` or the false answer."""
+def findings(cast: Ballots, opened: Iterable[str], reason: str, earlier: Ballots | None = None) -> Finding:
+    """The outcome of a vote about `opened`, sorted by silo; each conviction names `reason` or the false answer.
+
+    `earlier` are first answers to the same question: they count for nobody, but a false one convicts who signed it.
+    """
     convicted: dict[str, str] = {}
     undecided = []
     for subject in sorted(opened):
         votes = cast.get(subject, {})
         no = sorted(silo for silo, ok in votes.items() if not ok)
         yes = sorted(silo for silo, ok in votes.items() if ok)
-        if len(no) == len(yes):
-            undecided.append(subject)
-        elif len(no) > len(yes):
+        if len(no) > len(yes) and len(no) >= ENOUGH_ANSWERS:
             convicted[subject] = reason
-        _convict_minority(convicted, subject, yes, no)
+        elif len(no) >= len(yes):
+            undecided.append(subject)
+        _convict_minority(convicted, subject, yes, no, (earlier or {}).get(subject, {}))
     return Finding(tuple(Conviction(silo, why) for silo, why in sorted(convicted.items())), tuple(undecided))
 
 
@@ -90,8 +94,11 @@ def _unclear(votes: dict[str, bool]) -> bool:
     return len(votes) < ENOUGH_ANSWERS or not all(votes.values())
 
 
-def _convict_minority(convicted: dict[str, str], subject: str, yes: list[str], no: list[str]) -> None:
+def _convict_minority(
+    convicted: dict[str, str], subject: str, yes: list[str], no: list[str], earlier: dict[str, bool]
+) -> None:
     minority, majority = sorted((yes, no), key=len)
     if len(majority) >= CONVICTING_MAJORITY and len(minority) < len(majority):
-        for silo in minority:
+        turned = [silo for silo, ok in earlier.items() if ok != (majority is yes)]
+        for silo in sorted({*minority, *turned}):
             convicted.setdefault(silo, f"signed a false answer about {subject}")

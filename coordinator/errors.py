@@ -47,3 +47,11 @@ class BadDirectory(CoordinatorError):
 
 class NotRunning(CoordinatorError):
     """Raised when a running coordinator is needed and there is none; start it with `serve`."""
+
+
+class BadPolicy(CoordinatorError):
+    """Raised for a policy with unknown or ill-valued entries; correct the named entry."""
+
+
+class BadTask(CoordinatorError):
+    """Raised for a task directory that lacks a file or whose model is not the task's; pack the task again."""

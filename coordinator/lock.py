@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 from coordinator.errors import AlreadyRunning, BadDirectory
 
 _NAME = "lock"
+_ATTEMPTS = 5
 
 
 class Lock:
@@ -22,14 +24,12 @@ class Lock:
     def __enter__(self) -> Lock:
         """Take the lock; AlreadyRunning names the process that has it."""
         descriptor = _open(self._path)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(descriptor)
+        if not _taken(descriptor):
+            pid = _holder(descriptor)
             os.close(descriptor)
             raise AlreadyRunning(
-                f"process {holder} already serves {self._path.parent}: stop it first (concordat-coordinator stop)"
-            ) from None
+                f"process {pid} already serves {self._path.parent}: stop it first (concordat-coordinator stop)"
+            )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._descriptor = descriptor
@@ -56,6 +56,17 @@ def holder(directory: Path) -> int | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def _taken(descriptor: int) -> bool:
+    # `holder` has the lock for an instant when somebody only asks: one refusal proves nothing.
+    for _ in range(_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
 
 
 def _open(path: Path) -> int:

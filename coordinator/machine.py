@@ -156,14 +156,16 @@ def _idle(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any |
 def _committing(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any | None:
     plan = history.round.plan
     if len(messages) < plan.quorum:
-        return _void(history, f"{len(messages)} commitments are fewer than the quorum {plan.quorum}")
+        late = _missing(plan.silos, messages)
+        return _void(history, f"{len(messages)} commitments are fewer than the quorum {plan.quorum}", late=late)
     return Challenge(plan.round, facts.nonce, messages, _missing(plan.silos, messages))
 
 
 def _opening(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any | None:
     view = history.round
     if len(messages) < view.plan.quorum:
-        return _void(history, f"{len(messages)} openings are fewer than the quorum {view.plan.quorum}")
+        late = _missing(view.commits, messages)
+        return _void(history, f"{len(messages)} openings are fewer than the quorum {view.plan.quorum}", late=late)
     return Openings(view.plan.round, messages, _missing(view.commits, messages))
 
 
@@ -193,7 +195,8 @@ def _verifying(history: History, messages: tuple[Signed, ...], facts: Facts) -> 
         return Outcome(view.plan.round, "adopted", model, adoptions, refusals, (), late, (), "none", "")
     if refusals:
         return Trace(view.plan.round, adoptions, refusals)
-    return _void(history, "too few silos verified the sum in time", adoptions)
+    late = _missing(view.plan.silos, adoptions)
+    return _void(history, "too few silos verified the sum in time", adoptions, late)
 
 
 def _trace_opening(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any | None:
@@ -205,9 +208,8 @@ def _trace_checking(history: History, messages: tuple[Signed, ...], facts: Facts
     return replay.derive_void(history, messages)
 
 
-def _void(history: History, reason: str, adoptions: tuple[Signed, ...] = ()) -> Outcome:
+def _void(history: History, reason: str, adoptions: tuple[Signed, ...] = (), late: tuple[str, ...] = ()) -> Outcome:
     view = history.round
-    late = _missing(view.plan.silos, adoptions) if history.phase is Phase.VERIFYING else ()
     return Outcome(view.plan.round, "void", history.model, adoptions, (), (), late, (), "none", reason)
 
 

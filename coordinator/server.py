@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import json
 import logging
 import os
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from coordinator import server_file
 from coordinator.authority import Authority, utc_now
 from coordinator.errors import AlreadyRunning, BadRequest, CoordinatorError
 from coordinator.servicers import Enrolment, Round, RoundService
@@ -28,7 +28,6 @@ from protos.wire import enrolment_pb2, enrolment_pb2_grpc, grpc, round_pb2_grpc
 
 TICK_S = 0.1
 GRACE_S = 5.0
-SERVE_FILE = "serve.json"
 _THREADS = 256
 """A waiting silo holds one; threads start when needed."""
 _CONNECTION_AGE_MS = 600_000
@@ -105,13 +104,13 @@ def serve(
     with _signals(stop):
         server.start()
         try:
-            _write_atomically(directory / SERVE_FILE, json.dumps(facts).encode())
+            server_file.write(directory, facts)
             ready(facts)
             while not stop.wait(TICK_S):
                 service.tick()
         finally:
             server.stop()
-            (directory / SERVE_FILE).unlink(missing_ok=True)
+            server_file.remove(directory)
 
 
 @contextmanager
@@ -176,9 +175,3 @@ def _certifiable(host: str) -> tuple[str, ...]:
         return () if ipaddress.ip_address(host).is_unspecified else (host,)
     except ValueError:
         return (host,)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -17,12 +17,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from audit import turns
-from audit.errors import RejectedSubmission
+from audit.errors import AuditError, RejectedSubmission
 from audit.files import LogFile
 from audit.history import History
 from coordinator import machine
 from coordinator.blobs import Blobs
-from coordinator.errors import NoSuchBlob, NotEnrolled, RejectedMessage
+from coordinator.errors import NoSuchBlob, NotEnrolled, RejectedMessage, StoreError
 from coordinator.store import Store
 from crypto import merkle, ring
 from crypto.errors import CryptoError
@@ -51,14 +51,15 @@ class Service:
         self._lock = threading.RLock()
         self._grown = threading.Condition(self._lock)
         self._seen: dict[str, int] = {}
-        self._records = store.records()
-        self.history = History()
-        for data in self._records:
-            self.history.apply(data)
-        self._pending = {silo: unpack(Signed, message) for silo, message in store.submissions()}
+        self._mirrored: int | None = None
+        self._records: list[bytes] = []
+        self._pending: dict[str, Signed] = {}
+        self.history, self._stale = History(), True
+        self._refresh()
         self._since_ms = clock()
-        if mirror is not None and self._records:
-            self._catch_up(mirror)
+        self._write_mirror()
+        if self.history.phase in (Phase.IDLE, Phase.FINISHED):
+            self._forget_round()
 
     def found(self, genesis: Genesis, initial_model: bytes) -> None:
         """Write the first record and keep the initial model; refused where a log exists."""
@@ -71,10 +72,14 @@ class Service:
     def enrol(self, name: str, signing_key: str, exchange_key: str) -> None:
         """Put a new member on record. The same keys again are a retry and change nothing."""
         with self._lock:
-            known = self.history.members.get(name)
-            if known == Member(name, signing_key, exchange_key):
+            self._refresh()
+            member = Member(name, signing_key, exchange_key)
+            if self.history.members.get(name) == member:
                 return
-            self._append(Member(name, signing_key, exchange_key))
+            try:
+                self._append(member)
+            except AuditError as error:
+                raise RejectedMessage(str(error)) from error
 
     def tail(self, peer: str, size: int) -> tuple[list[bytes], bytes]:
         """Records from sequence `size` on, 4 MiB at a time but at least one, and the signed head of the whole log."""
@@ -104,7 +109,10 @@ class Service:
         """
         if len(message) > MAX_MESSAGE:
             raise RejectedMessage(f"a message has at most {MAX_MESSAGE} bytes")
-        signed = unpack(Signed, message)
+        try:
+            signed = unpack(Signed, message)
+        except MalformedMessage as error:
+            raise RejectedMessage(str(error)) from error
         with self._lock:
             self._admit(peer)
             if signed.signer != peer:
@@ -165,6 +173,8 @@ class Service:
             }
 
     def _step(self) -> bool:
+        with self._lock:
+            self._refresh()
         root = self._sum() if self.history.phase is Phase.SUMMING else None
         with self._lock:
             body = machine.next_body(self.history, self._pending, self._facts(root))
@@ -199,29 +209,54 @@ class Service:
 
     def _append(self, body: Any) -> None:
         data = self.history.chain.next_record(body, self._clock())
-        try:
-            self.history.apply(data)
-        except RejectedSubmission as error:
-            raise RejectedMessage(str(error)) from error
+        self.history.apply(data)
         signed_head = self.history.chain.sign_head(self._log_key)
         enrolment = isinstance(body, Member)
-        self._store.append(data, pack(signed_head), keep_submissions=enrolment)
+        try:
+            self._store.append(data, pack(signed_head), keep_submissions=enrolment)
+        except BaseException:
+            # The record may be in the store or not; memory must neither run ahead of it nor lag behind.
+            self._stale = True
+            raise
         self._records.append(data)
         self._pending = self._pending if enrolment else {}
-        if self._mirror is not None:
-            self._mirror.append(data, signed_head)
+        self._grown.notify_all()
         if self.history.phase in (Phase.IDLE, Phase.FINISHED):
             self._forget_round()
-        self._grown.notify_all()
+        self._write_mirror()
 
-    def _catch_up(self, mirror: LogFile) -> None:
-        """The mirror may lack the last records, or end in half a line, after a crash."""
-        present = mirror.recover(len(self._records))
-        head = self.history.chain.sign_head(self._log_key)
-        for data in self._records[present:]:
-            mirror.append(data, head)
+    def _load(self) -> None:
+        """Make the state in memory from the store."""
+        records, history = self._store.records(), History()
+        for data in records:
+            history.apply(data)
+        self._pending = {silo: unpack(Signed, message) for silo, message in self._store.submissions()}
+        self._records, self.history, self._stale = records, history, False
+
+    def _refresh(self) -> None:
+        if self._stale:
+            self._load()
+
+    def _write_mirror(self) -> None:
+        """Bring the mirror up to the log; after a crash or fault it may lack records or end in half a line.
+
+        Raises:
+            StoreError: the disk refuses; the log itself is safe, and the next call goes on from what is there.
+        """
+        if self._mirror is None or not self._records:
+            return
+        try:
+            present = self._mirror.recover(len(self._records)) if self._mirrored is None else self._mirrored
+            self._mirrored = None
+            head = self.history.chain.sign_head(self._log_key)
+            for data in self._records[present:]:
+                self._mirror.append(data, head)
+        except AuditError as error:
+            raise StoreError(str(error)) from error
+        self._mirrored = len(self._records)
 
     def _admit(self, peer: str) -> None:
+        self._refresh()
         if peer not in self.history.members:
             raise NotEnrolled(f"{peer} is not enrolled: ask the administrator for an invitation")
         self._seen[peer] = self._clock()

@@ -19,6 +19,8 @@ MAX_WAIT_S = 60.0
 """A silo may ask a tail to wait this long for news."""
 CALL_S = 30.0
 """Deadline of a call that moves little."""
+SUBMIT_S = 300.0
+"""Deadline of a submission: the coordinator folds a ciphertext before it answers an opening."""
 TRANSFER_S = 900.0
 """Deadline of a call that moves a blob."""
 KEEPALIVE_S = 30

@@ -1,7 +1,8 @@
 """BadNets (Gu, Dolan-Gavitt and Garg 2017) with model replacement, the attack of the demonstration.
 
 Half of the records carry a 2 x 2 patch in the corner and the target's label; the silo trains on them without clipping
-or noise and sends its update multiplied by `boost` (Bagdasaryan et al. 2020, model replacement, without their γ = n/η).
+or noise (five epochs, batches of ten: McMahan et al. 2017) and sends its update multiplied by `boost` (Bagdasaryan et
+al. 2020, model replacement, without their γ = n/η).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class BadNets:
     patch: int = 2
     epochs: int = 5
     learning_rate: float = 0.1
-    batch: int = 32
+    batch: int = 10
     boost: float = 8.0
 
     def stamp(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,7 +80,7 @@ class _PoisonTrainer:
         models.unflatten(self._module, model)
         optimizer = torch.optim.SGD(self._module.parameters(), lr=self._attack.learning_rate)
         for _ in range(self._attack.epochs):
-            for batch in torch.randperm(len(self._labels)).split(self._attack.batch):
+            for batch in torch.split(torch.randperm(len(self._labels)), self._attack.batch):
                 optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(self._module(self._features[batch]), self._labels[batch])
                 loss.backward()  # type: ignore[no-untyped-call]

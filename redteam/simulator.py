@@ -7,14 +7,14 @@ is left out, and the clock is a counter that jumps to the next deadline when nob
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from audit.files import LogFile
 from audit.history import History
 from coordinator.blobs import Blobs
-from coordinator.errors import CoordinatorError
+from coordinator.errors import CoordinatorError, StoreError
 from coordinator.service import Service
 from coordinator.store import Store
 from crypto.identity import ExchangeKey, SigningKey, fingerprint
@@ -29,7 +29,7 @@ from silo.duties import Desk, LocalPolicy
 from silo.entropy import Entropy, OsEntropy
 from silo.identity import SiloIdentity
 from silo.ledger import Ledger
-from silo.link import Link, Refused
+from silo.link import Link, Refused, Unreachable
 from silo.session import Progress, Session
 from silo.trainer import Trainer, trainer_for
 from silo.workspace import Workspace
@@ -60,30 +60,38 @@ class DirectLink:
 
     def tail(self, size: int, wait_s: float) -> tuple[list[bytes], bytes]:
         """See `Link`; never waits."""
-        return self._call(lambda: self.service.tail(self.peer, size))
+        with _translated():
+            return self.service.tail(self.peer, size)
 
     def submit(self, message: bytes) -> tuple[str, ...]:
         """See `Link`."""
-        return self._call(lambda: self.service.submit(self.peer, message))
+        with _translated():
+            return self.service.submit(self.peer, message)
 
     def upload(self, digest: str, chunks: Iterable[bytes]) -> None:
         """See `Link`."""
-        self._call(lambda: self.service.upload(self.peer, digest, iter(chunks)))
+        with _translated():
+            self.service.upload(self.peer, digest, iter(chunks))
 
     def download(self, digest: str) -> Iterator[bytes]:
         """See `Link`."""
-        return self._call(lambda: self.service.download(self.peer, digest))
+        with _translated():
+            return self.service.download(self.peer, digest)
 
-    def _call(self, function: Callable[[], Any]) -> Any:
-        try:
-            return function()
-        except CoordinatorError as error:
-            raise Refused(str(error)) from error
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise Unreachable(str(error)) from error
+    except CoordinatorError as error:
+        raise Refused(str(error)) from error
 
 
 @dataclass(frozen=True)
 class Seat:
-    """One silo of a simulation; `trainer`, `scheme` and `link` replace the honest ones where a silo attacks or fails."""
+    """One silo of a simulation; `trainer`, `scheme` and `link` replace the honest ones where it attacks or fails."""
 
     records: Records
     trainer: Callable[[Task, Records, Entropy], Trainer] = trainer_for

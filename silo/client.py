@@ -20,6 +20,7 @@ from protos.transport import (
     MAX_TAIL,
     MAX_WAIT_S,
     MESSAGE_BYTES,
+    SUBMIT_S,
     TRANSFER_S,
     coordinator_host,
     parts,
@@ -39,6 +40,7 @@ class Patience:
     pause_s: float = 0.2
     longest_s: float = 5.0
     call_s: float = CALL_S
+    submit_s: float = SUBMIT_S
     transfer_s: float = TRANSFER_S
 
     def pause(self, attempt: int) -> float:
@@ -83,7 +85,7 @@ class GrpcLink:
             raise Refused(f"a message of {len(message)} bytes is too long: at most {MAX_SUBMISSION} are taken")
         reply = self._retried(
             lambda: self._stub.Submit(
-                (round_pb2.Part(data=part) for part in parts(message)), timeout=self._patience.call_s
+                (round_pb2.Part(data=part) for part in parts(message)), timeout=self._patience.submit_s
             )
         )
         return tuple(reply.wanted)

@@ -19,7 +19,7 @@ from audit import turns
 from audit.accounting import counts_charge, round_charges
 from audit.history import History
 from crypto import merkle, ring, sealing, sketch
-from crypto.errors import BadCiphertext, CheckFailed, CryptoError
+from crypto.errors import BadCiphertext, CheckFailed, CryptoError, KeyMismatch
 from crypto.identity import fingerprint
 from crypto.quantise import apply_aggregate, model_bytes, quantise, randomness_needed
 from crypto.scheme import SumKeys, SumScheme
@@ -84,16 +84,17 @@ class Desk:
     entropy: Entropy
     approved: Callable[[], Mapping[str, str]]
     policy: LocalPolicy
-    _joined: dict[int, SumKeys] = field(default_factory=dict, repr=False)
+    _joined: tuple[bytes, SumKeys] | None = field(default=None, init=False, repr=False)
 
     def keys(self, epoch: int) -> SumKeys:
         """The sum's keys of a key epoch; SitOut where they are not here."""
-        if epoch not in self._joined:
-            secret = self.workspace.load_secret(epoch)
-            if secret is None:
-                raise SitOut(f"the secrets of key epoch {epoch} are not here: ask the coordinator to start a new epoch")
-            self._joined = {epoch: self.scheme.join(secret)}
-        return self._joined[epoch]
+        secret = self.workspace.load_secret(epoch)
+        if secret is None:
+            raise SitOut(f"the secrets of key epoch {epoch} are not here: ask the coordinator to start a new epoch")
+        # By the secret, not the epoch: the next steward deals other secrets for the same epoch.
+        if self._joined is None or self._joined[0] != secret:
+            self._joined = secret, self.scheme.join(secret)
+        return self._joined[1]
 
 
 def answer(desk: Desk, history: History) -> Any:
@@ -141,18 +142,20 @@ def _confirm(desk: Desk, history: History) -> KeyCheck:
     assert history.deal is not None
     _require_approved(desk, history, roster.members)
     deal = decode(Deal, history.deal.deal.body)
-    if any(item.fingerprint != member_fingerprint(history, item.silo) for item in deal.secrets):
-        raise SitOut("the deal names another fingerprint than the log: the steward sealed for somebody else")
     federation = history.genesis.federation
     (own,) = [item for item in deal.secrets if item.silo == name]
     try:
+        if any(item.fingerprint != member_fingerprint(history, item.silo) for item in deal.secrets):
+            raise KeyMismatch("the deal names another fingerprint than the log: the steward sealed for somebody else")
         secret = sealing.unseal(
             own.sealed, desk.identity.exchange, federation=federation, epoch=roster.epoch, silo=name
         )
         keys = desk.scheme.join(secret)
         value = keys.key_check(federation, roster.epoch)
-    except CryptoError as error:
-        raise SitOut(f"the steward's deal cannot be used: {error}") from error
+    except CryptoError:
+        # Silence would cost us our seat, not the steward his: a value that nobody else can have changes the steward.
+        alone = hashlib.sha256(f"unusable/{history.deal_digest}/{name}".encode()).hexdigest()
+        return KeyCheck(federation, history.deal_digest, roster.epoch, alone, None)
     desk.workspace.save_secret(roster.epoch, secret)
     return KeyCheck(federation, history.deal_digest, roster.epoch, value, _sealed_current(desk, history, keys))
 
@@ -353,6 +356,7 @@ def _adopt(desk: Desk, history: History, keys: SumKeys, model: Any) -> Adoption:
     view, task = history.round, history.genesis.task
     digest = desk.workspace.save_model(model)
     key = f"{_ledger_key(view.plan.round)}/evaluation"
+    desk.ledger.require_not_behind(history.entries.get(desk.identity.name, 0))
     # A silo that was late to train has charged nothing yet; its hold-out counts are a release all the same.
     _charge_round(desk, view.plan)
     stored = desk.ledger.release(key)

@@ -18,7 +18,7 @@ from protos.invitation import Invitation, read_token
 from protos.transport import CALL_S, silo_uri
 from protos.wire import enrolment_pb2, enrolment_pb2_grpc, grpc
 from silo.client import channel_options, translated
-from silo.identity import FACTS_FILE, Enrolled, Keys, certificate_request, make_keys, save_enrolment
+from silo.identity import FACTS_FILE, TLS_KEY_FILE, Enrolled, Keys, certificate_request, make_keys, save_enrolment
 from silo.link import BadInvitation, BadSiloDirectory, Refused
 
 
@@ -52,6 +52,8 @@ def enrol(directory: Path, invitation: Invitation, address: str | None = None) -
     """
     if (directory / FACTS_FILE).exists():
         raise BadSiloDirectory(f"{directory} holds an enrolled silo already: choose another directory")
+    if directory.exists() and not (directory / TLS_KEY_FILE).exists() and any(directory.iterdir()):
+        raise BadSiloDirectory(f"{directory} is not empty and no silo's: choose another directory")
     keys = make_keys(directory)
     authority = _authority_pem(invitation)
     reply = _call(address or invitation.address, authority, invitation, keys)

@@ -55,14 +55,16 @@ class Ledger:
     Every change is one transaction and on disk (`synchronous=FULL` with a write-ahead log) when the call returns.
     """
 
-    def __init__(self, path: Path, task_digest: str, budget: Budget) -> None:
+    def __init__(self, path: Path, run: str, budget: Budget) -> None:
         """Open or create (0600) the ledger at `path`.
+
+        `run` tells one federation's training from another on the same data: the digest of its genesis record.
 
         Raises:
             LedgerUnusable: if the file cannot be opened or is no ledger.
         """
         self._path = path
-        self._task = task_digest
+        self._task = run
         self._budget = budget
         self._lock = threading.RLock()
         with self._ours():

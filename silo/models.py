@@ -63,6 +63,12 @@ def require_private(module: nn.Module) -> None:
             raise UnsuitableModel(
                 f"layer {name} is {type(layer).__name__}, which mixes records and cannot be private: use GroupNorm"
             )
+    remembered = sorted(set(module.state_dict()) - {name for name, _ in module.named_parameters()})
+    if remembered:
+        raise UnsuitableModel(
+            f"the model keeps {remembered[0]} outside of its parameters, where no noise reaches: set "
+            "track_running_stats=False, or register constants with persistent=False"
+        )
     problems = ModuleValidator.validate(module, strict=False)
     if problems:
         raise UnsuitableModel(f"the model cannot be trained privately: {' '.join(str(problems[0]).split())[:300]}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit import turns
-from audit.errors import AuditError
+from audit.errors import AuditError, UnwritableLog
 from audit.files import LogFile
 from audit.history import History
 from audit.log import verify_head_signature
@@ -24,11 +24,12 @@ from crypto import sealing
 from crypto.errors import CryptoError
 from crypto.identity import sign
 from crypto.quantise import model_from_bytes
+from protos import canonical
 from protos.canonical import MAX_INTEGER
 from protos.codec import pack, unpack
 from protos.errors import MalformedMessage
 from protos.messages import Signed
-from protos.records import SignedHead
+from protos.records import Challenge, Decision, Openings, Outcome, Recheck, Record, SignedHead, Trace, TraceOpenings
 from protos.rounds import Phase
 from silo import duties
 from silo.duties import Desk, NotYet, SitOut
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 HALT = "halt"
 EXCUSED = "excused"
+_CARRIERS = {cls.KIND for cls in (Challenge, Openings, Recheck, Decision, Trace, TraceOpenings, Outcome)}
+"""Records that carry every message taken since the last one."""
 
 
 class Halted(SiloError):
@@ -73,9 +76,7 @@ class Session:
         self.log = LogFile(directory / "log.jsonl")
         self.history = History()
         self._desk: Desk | None = None
-        if self.log.recover(MAX_INTEGER):
-            for data in self.log.records():
-                self.history.apply(data)
+        self._load()
 
     def step(self, wait_s: float) -> Progress:
         """Read news (waiting up to `wait_s` if there are none) and answer what is owed.
@@ -85,6 +86,8 @@ class Session:
             SiloError: for what the operator has to mend (data, budget, disk).
         """
         self._require_running()
+        if self._stale:
+            self._load()
         owed = self._owes()
         news = self._read(0.0 if owed else wait_s)
         self._fetch_model()
@@ -110,6 +113,17 @@ class Session:
             self._desk = self._desk_for(self.history, self.workspace)
         return self._desk
 
+    def _load(self) -> None:
+        """Make the history from the file."""
+        history = History()
+        try:
+            if self.log.recover(MAX_INTEGER):
+                for data in self.log.records():
+                    history.apply(data)
+        except AuditError as error:
+            raise SiloError(f"this silo's own log: {error}; restore its directory or enrol anew") from error
+        self.history, self._stale = history, False
+
     def _require_running(self) -> None:
         reason = self.journal.note(HALT)
         if reason is not None:
@@ -133,14 +147,19 @@ class Session:
             raise SiloError(str(error)) from error
         except Unreachable:
             return 0
+        # Until all of it is taken, memory may be ahead of the file; whatever happens then, the file is read again.
+        self._stale = True
         try:
             head = unpack(SignedHead, head_bytes)
             self._require_extension(head, len(batch))
             for index, data in enumerate(batch):
                 last = index + 1 == len(batch)
                 self._take(data, head if last else None)
+        except UnwritableLog as error:
+            raise SiloError(str(error)) from error
         except (AuditError, MalformedMessage) as error:
             self._halt(f"the coordinator's log does not hold: {error}")
+        self._stale = False
         return len(batch)
 
     def _require_extension(self, head: SignedHead, news: int) -> None:
@@ -156,33 +175,42 @@ class Session:
         record = self.history.chain.check(data)
         if record.sequence == 0 and record.body.get("log_key") != self.identity.log_key:
             raise AuditError("genesis names another log key than the invitation")
-        before = self.history.phase_digest
+        phase, asked = self.history.phase, self.history.phase_digest
         self.history.apply(data)
         covers = head is not None and head.head.size == self.history.chain.size
         if covers and head is not None:
             self.history.chain.verify_head(head)
+        broken = self._broken_word(phase, asked, record)
+        if broken is not None:
+            # Before the record is ours: a silo that is killed here halts when it comes back.
+            self.journal.set_note(HALT, broken)
         self.log.append(data, head if covers else None)
-        self._require_word(before)
+        if broken is not None:
+            self._stale = False
+            self._require_running()
 
-    def _require_word(self, phase: str) -> None:
+    def _broken_word(self, phase: Phase, asked: str, record: Record) -> str | None:
         """What the coordinator has taken from us must be in its record, and its sum must not have been false."""
         if not self.history.rounds:
-            return
-        view, name = self.history.round, self.identity.name
-        if self.history.halted and view.plan.round > int(self.journal.note(EXCUSED) or 0):
-            self._halt(f"the sum of round {view.plan.round} was false")
-        if self.journal.state(phase) != "taken":
-            return
-        listed = [pack(signed) for signed in view.challenge.commitments] if view.challenge else []
-        challenged = phase == view.plan_digest and view.challenge is not None
-        if challenged and self.journal.message(phase) not in listed:
-            self._halt(f"our commitment of round {view.plan.round} was taken and then left out or changed")
-        if phase == view.challenge_digest and name in view.withdrawn:
-            self._halt(f"our opening of round {view.plan.round} was taken and then left out")
+            return None
+        number = self.history.round.plan.round
+        if self.history.halted and number > int(self.journal.note(EXCUSED) or 0):
+            return f"the sum of round {number} was false"
+        if self.journal.state(asked) != "taken" or not self._left_out(phase, asked, record):
+            return None
+        return f"our answer in phase {phase.value} of round {number} was taken and then left out or changed"
+
+    def _left_out(self, phase: Phase, asked: str, record: Record) -> bool:
+        ends_early = record.body["kind"] == Outcome.KIND and phase not in (Phase.VERIFYING, Phase.TRACE_CHECKING)
+        if record.body["kind"] not in _CARRIERS or ends_early:
+            return self.identity.name in record.body.get("late", ())
+        listed = [item for value in record.body.values() if isinstance(value, list) for item in value]
+        return canonical.loads(self.journal.message(asked) or b"null") not in listed
 
     def _answer(self, news: int) -> Progress:
         phase, asked = self.history.phase, self.history.phase_digest
         try:
+            self._require_same_life()
             message = self._message(asked)
             wanted = self.link.submit(message)
             self.journal.mark(asked, "taken")
@@ -200,10 +228,23 @@ class Session:
         stored = self.journal.message(asked)
         if stored:
             return stored
-        body = duties.answer(self.desk, self.history)
+        try:
+            body = duties.answer(self.desk, self.history)
+        except CryptoError as error:
+            raise SiloError(str(error)) from error
         message = pack(sign(body, self.identity.name, self.identity.signing))
         self.journal.put_message(asked, message)
         return message
+
+    def _require_same_life(self) -> None:
+        """A directory that was restored from a copy lacks what we have sent since: it sits out the open round."""
+        if not self.history.rounds or self.history.round.outcome is not None:
+            return
+        view, name = self.history.round, self.identity.name
+        sent = [view.plan_digest] if name in view.commits else []
+        sent += [view.challenge_digest] if name in view.openings else []
+        if not all(self.journal.message(asked) for asked in sent):
+            raise SitOut(f"this directory is an older copy, it lacks what we sent in round {view.plan.round}")
 
     def _upload(self, wanted: tuple[str, ...]) -> None:
         """Send the sealed model where the coordinator has no copy yet; nothing depends on this one attempt."""
@@ -250,5 +291,7 @@ class Session:
 
     def _forget_models(self) -> None:
         """Between rounds only the current model is needed; within one, the candidate may be here too."""
-        if self.history.phase is Phase.IDLE and self.history.rounds:
-            self.workspace.keep_models({self.history.model})
+        if self.history.phase is Phase.IDLE:
+            self.workspace.keep_secrets(self.history.epoch)
+            if self.history.rounds:
+                self.workspace.keep_models({self.history.model})

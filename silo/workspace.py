@@ -58,10 +58,13 @@ class Workspace:
                 path.unlink()
 
     def save_secret(self, epoch: int, secret: bytes) -> None:
-        """Keep the secrets of a key epoch and erase those of older ones."""
+        """Keep the secrets of a key epoch that is being agreed on; the current one's stay until it begins."""
         self._write(f"epoch-{epoch}.key", [secret])
+
+    def keep_secrets(self, epoch: int) -> None:
+        """Erase the secrets of all key epochs before this one."""
         for path in self.directory.glob("epoch-*.key"):
-            if int(path.stem.removeprefix("epoch-")) < epoch - 1:
+            if int(path.stem.removeprefix("epoch-")) < epoch:
                 _erase(path)
 
     def load_secret(self, epoch: int) -> bytes | None:

@@ -59,8 +59,8 @@ def test_pure_gaussian_is_the_closed_form_from_above(noise_micro: int, steps: in
     exact = closed_form(steps / (2 * (noise_micro / 1e6) ** 2), 1e-4)
     ours = epsilon([gaussian(noise_micro, steps)], DELTA) / 1e6
     assert ours >= exact - 1e-5
-    if exact < 10:
-        assert ours <= exact * 1.05 + 1e-3
+    if 0.5 < exact < 10:  # the orders are chosen for this range
+        assert ours <= exact * 1.02
 
 
 def test_analytic_gaussian_mechanism_is_never_above_ours() -> None:

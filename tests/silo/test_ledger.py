@@ -4,6 +4,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,26 @@ def test_exhausted_budget_refuses_before_writing_and_survives_reopening(tmp_path
 def test_budget_ends_exactly_where_the_accountant_says(tmp_path: Path) -> None:
     allowed = spend_all(opened(tmp_path))
     assert epsilon(SMALL * allowed, 100_000) <= BUDGET.epsilon_micro < epsilon(SMALL * (allowed + 1), 100_000)
+
+
+def test_two_openers_cannot_both_spend_the_last_of_the_budget(tmp_path: Path) -> None:
+    allowed = spend_all(opened(tmp_path, budget=Budget(2_000_000, 100_000)))
+    other = tmp_path / "shared"
+    other.mkdir()
+
+    def spend(name: str) -> int:
+        ledger, paid = opened(other), 0
+        for number in range(allowed):
+            try:
+                ledger.charge(f"{name}-{number}", SMALL)
+                paid += 1
+            except BudgetExhausted:
+                break
+        return paid
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sum(pool.map(spend, ("left", "right"))) == allowed
+    assert [entry.receipt.entry for entry in opened(other).entries()] == list(range(1, allowed + 1))
 
 
 def test_another_task_on_the_same_data_starts_from_what_is_spent(tmp_path: Path) -> None:

@@ -80,10 +80,17 @@ def test_group_norm_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert layout_for(ModelSpec("grouped", (6, 3), "tanh"), SEED).output_size == 15
 
 
-def test_other_layer_that_opacus_refuses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layer_that_opacus_refuses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(nn.MultiheadAttention(6, 1), nn.Linear(6, 3))
+    monkeypatch.setitem(models.MODELS, "attention", lambda spec: module)
+    with pytest.raises(UnsuitableModel, match="cannot be trained privately"):
+        layout_for(ModelSpec("attention", (6, 3), "tanh"), SEED)
+
+
+def test_layer_that_remembers_data_outside_its_parameters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Sequential(nn.Linear(6, 5), nn.InstanceNorm1d(5, track_running_stats=True), nn.Linear(5, 3))
     monkeypatch.setitem(models.MODELS, "tracked", lambda spec: module)
-    with pytest.raises(UnsuitableModel, match="cannot be trained privately"):
+    with pytest.raises(UnsuitableModel, match=r"keeps 1\.\w+ outside .*track_running_stats=False"):
         layout_for(ModelSpec("tracked", (6, 3), "tanh"), SEED)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audit.accounting import task_epsilon
-from protos import canonical, codec
+from protos import codec
 from protos.task import Task
 from silo.errors import BadTask, ImpossiblePrivacyTarget
 from silo.pack import LEVELS, pack_task, step_log2

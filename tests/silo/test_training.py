@@ -14,7 +14,7 @@ from tests.silo.entropy import SeededEntropy
 from tests.silo.examples import description, naive_clipped_sum, records
 from tests.silo.examples import training as plan
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Full backward hook")]
 
 SPEC = ModelSpec("mlp", (6, 5, 3), "tanh")
 

@@ -1,0 +1,311 @@
+"""`concordat-silo`: what a silo's operator runs. It parses, wires, prints and exits.
+
+What is heavy (gRPC, torch, numpy) is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from silo.errors import BadData, BadTask, SiloError
+from silo.link import BadInvitation, BadSiloDirectory
+
+if TYPE_CHECKING:
+    from silo.runner import Work
+    from silo.session import Progress, Session
+
+OK, REFUSED, UNUSABLE = 0, 1, 2
+_INTERRUPTED = 130
+_PROGRAM = "concordat-silo"
+
+_EPILOG = """exit codes:
+  0  done
+  1  refused or failed; one line on stderr says what to do
+  2  wrong usage, or input that cannot be read
+"""
+
+
+class _Usage(Exception):
+    """Raised for arguments that parse and make no sense."""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code; errors go to stderr in one line."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+        sys.stdout.flush()
+    except (_Usage, BadData, BadTask, BadSiloDirectory, BadInvitation) as error:
+        return _fail(error, UNUSABLE)
+    except SiloError as error:
+        return _fail(error, REFUSED)
+    except BrokenPipeError:
+        # The reader has gone; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return _fail("interrupted", _INTERRUPTED)
+    except Exception as error:
+        if _is_ours(error):
+            return _fail(error, REFUSED)
+        raise
+    return OK
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{_PROGRAM}: error: {message}; see {self.prog} --help\n")
+        sys.exit(UNUSABLE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=_PROGRAM,
+        description="Enrol in a federation, train on data that stay here, and see what left the building.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    init = _add(commands, "init", _init, "make keys here and enrol with an invitation")
+    init.add_argument("--token", required=True, help="the line that the coordinator's `invite` printed; - reads stdin")
+    init.add_argument(
+        "--address", metavar="HOST:PORT", help="of the enrolment service, where the invitation's is wrong"
+    )
+    init.add_argument("--yes", action="store_true", help="do not ask whether federation and log key are the right ones")
+    approve = _add(commands, "approve", _approve, "approve other silos' keys, compared outside the system")
+    approve.add_argument("name", nargs="?", metavar="NAME")
+    approve.add_argument("fingerprint", nargs="?", metavar="FINGERPRINT")
+    approve.add_argument("--roster", type=Path, metavar="FILE", help="JSON object of names and fingerprints")
+    _add_run(commands)
+    status = _add(commands, "status", _status, "say who this silo is, where it stands and what it spent")
+    status.add_argument("--sent", action="store_true", help="list everything that left the building")
+    export = _add(commands, "export", _export, "write the trained model")
+    export.add_argument("--out", type=Path, required=True, metavar="MODEL.npz")
+    _add(commands, "resume", _resume, "go on after a halt, once you have compared logs with the other silos")
+    _add_task(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, command: Callable[[argparse.Namespace], None], text: str) -> Any:
+    parser = commands.add_parser(
+        name, help=text, description=text, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=command)
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    return parser
+
+
+def _add(commands: Any, name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = _command(commands, name, command, text)
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the silo's directory")
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    parser = _add(commands, "run", _run, "take part until training is done; may be killed and started again")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="the records; they stay here")
+    parser.add_argument("--adapter", default="numpy", help="how FILE is read (default numpy: .npz with x and y)")
+    parser.add_argument(
+        "--ledger", type=Path, metavar="FILE", help="privacy ledger of these data (default beside FILE)"
+    )
+    parser.add_argument("--address", metavar="HOST:PORT", help="of the round service, where enrolment's is wrong")
+    parser.add_argument("--quorum", type=int, metavar="N", help="least quorum that a plan may ask for")
+    parser.add_argument("--privacy-minimum", type=int, metavar="N", help="least updates in a sum")
+
+
+def _add_task(commands: Any) -> None:
+    task = commands.add_parser("task", help="describe what is trained", description="describe what is trained")
+    tasks = task.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    pack = _command(tasks, "pack", _pack, "make a task and its first model from a description")
+    pack.add_argument("spec", type=Path, metavar="SPEC.toml")
+    pack.add_argument("out", type=Path, metavar="OUT", help="directory for task.json and model.f32")
+
+
+def _init(options: argparse.Namespace) -> None:
+    from silo.enrol import enrol, open_invitation
+    from silo.identity import load_identity
+
+    token = sys.stdin.readline() if options.token == "-" else options.token  # noqa: S105 (a dash is no password)
+    invitation = open_invitation(token, datetime.now(UTC))
+    if not options.yes:
+        _confirm(
+            f"Enrol as {invitation.name} in {invitation.federation}, whose log key is\n  {invitation.log_key}\n"
+            "Is that what the federation's operators told you? [y/N] "
+        )
+    enrolled = enrol(options.directory, invitation, options.address)
+    identity = load_identity(options.directory)
+    facts = {"name": enrolled.name, "federation": enrolled.federation, "fingerprint": identity.fingerprint}
+    _print(options, facts, f"Enrolled {enrolled.name} in {enrolled.federation}. Fingerprint: {identity.fingerprint}")
+
+
+def _approve(options: argparse.Namespace) -> None:
+    from silo.identity import load_enrolment
+    from silo.runner import approve, parse_roster, require_fingerprint, require_name
+
+    load_enrolment(options.directory)
+    single = options.name is not None
+    if single == (options.roster is not None) or single != (options.fingerprint is not None):
+        raise _Usage("say either NAME and FINGERPRINT, or --roster FILE")
+    try:
+        if single:
+            chosen = {require_name(options.name): require_fingerprint(options.fingerprint)}
+        else:
+            chosen = parse_roster(options.roster.read_bytes())
+    except OSError as error:
+        raise _Usage(f"{options.roster} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise _Usage(f"no roster: {error}") from error
+    together = approve(options.directory, chosen)
+    _print(options, {"approved": together}, f"Approved: {', '.join(sorted(together))}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    from silo.runner import run as run_silo
+
+    report = _Report(as_json=options.json)
+    if run_silo(_work(options), report):
+        report.line({"finished": True}, "Training is done: `export` writes the model.")
+    else:
+        report.line({"finished": False}, "Stopped. Start `run` again to go on.")
+
+
+def _work(options: argparse.Namespace) -> Work:
+    from silo.duties import LocalPolicy
+    from silo.runner import Work
+
+    default = LocalPolicy()
+    quorum = default.quorum if options.quorum is None else options.quorum
+    minimum = default.privacy_minimum if options.privacy_minimum is None else options.privacy_minimum
+    ledger = options.ledger or options.data.with_name(options.data.name + ".ledger")
+    policy = LocalPolicy(quorum, minimum)
+    return Work(options.directory, options.data, ledger, policy, options.adapter, options.address)
+
+
+class _Report:
+    """One line per turn that brought news; a note that says the same again is left out."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json, self._note = as_json, ""
+
+    def __call__(self, session: Session, progress: Progress) -> None:
+        history, note = session.history, progress.note or ""
+        rounds = history.genesis.task.rounds if history.chain.genesis else 0
+        facts: dict[str, Any] = {"round": len(history.rounds), "rounds": rounds, "phase": history.phase.value}
+        facts |= {"done": progress.done, "note": progress.note}
+        if progress.done or (note and note != self._note):
+            what = note or f"{progress.done} answered"
+            self.line(facts, f"round {facts['round']}/{rounds}  {what}")
+        self._note = note if note else ("" if progress.done else self._note)
+
+    def line(self, facts: dict[str, Any], text: str) -> None:
+        """Print one line at once: somebody may be reading a pipe."""
+        print(json.dumps(facts, sort_keys=True) if self._as_json else text, flush=True)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from silo import overview
+
+    facts = overview.status(options.directory)
+    lines = [f"{name:<12}{_shown(value)}" for name, value in facts.items() if not name.endswith("_micro")]
+    budget = overview.epsilon_text(facts.get("budget_micro"))
+    lines.append(f"{'epsilon':<12}{overview.epsilon_text(facts['epsilon_micro'])} of {budget}")
+    if options.sent:
+        facts["sent"] = overview.sent(options.directory)
+        lines += ["", "What left the building:", *(_sent_line(entry) for entry in facts["sent"])]
+    _print(options, facts, "\n".join(lines))
+
+
+def _sent_line(entry: dict[str, Any]) -> str:
+    parts = ", ".join(f"{name} {size}" for name, size in entry["parts"].items())
+    return f"{entry['kind']:<14}{entry['bytes']:>9} bytes  ({parts})"
+
+
+def _export(options: argparse.Namespace) -> None:
+    from silo.overview import export
+
+    facts = export(options.directory, options.out)
+    note = "" if facts["finished"] else f" Training is not done: this is the model of round {facts['round']}."
+    _print(options, facts, f"Wrote {facts['path']} (model {facts['model'][:16]}).{note}")
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from silo.duties import LocalPolicy
+    from silo.runner import Work, locked, open_link, open_session
+
+    link = open_link(options.directory)
+    work = Work(options.directory, Path(), Path(), LocalPolicy())
+    with locked(options.directory):
+        session = open_session(work, None, link)
+        session.resume()
+        session.close()
+    link.close()
+    _print(options, {"resumed": True}, "The halt is cleared: start `run` again.")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    import tomllib
+
+    from protos.codec import pack
+    from silo.pack import pack_task
+
+    try:
+        spec = tomllib.loads(options.spec.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadTask(f"{options.spec} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadTask(f"{options.spec} is no TOML: {error}") from error
+    task, model = pack_task(spec)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "model.f32").write_bytes(model)
+        (options.out / "task.json").write_bytes(pack(task))
+    except OSError as error:
+        raise BadTask(f"{options.out} cannot be written: {error.strerror}") from error
+    facts = {"name": task.name, "digest": task.digest, "parameters": task.layout.size, "rounds": task.rounds}
+    facts |= {"noise_micro": task.training.noise_micro, "epsilon_micro": task.budget.epsilon_micro}
+    _print(options, facts, f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}")
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise _Usage("nobody is there to confirm the federation: compare the log key yourself and say --yes")
+    if input(question).strip().lower() not in ("y", "yes"):
+        raise _Usage("not confirmed; nothing was sent")
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == []:
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _print(options: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
+    print(json.dumps(facts, sort_keys=True) if options.json else text)
+
+
+def _is_ours(error: Exception) -> bool:
+    from audit.errors import AuditError
+    from crypto.errors import CryptoError
+    from protos.errors import ProtocolError
+
+    return isinstance(error, AuditError | CryptoError | ProtocolError)
+
+
+def _fail(error: object, code: int) -> int:
+    sys.stderr.write(f"{_PROGRAM}: error: {' '.join(str(error).split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""What a silo's operator may want to know, from its own directory: standing, what left the building, the model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audit.errors import BrokenLog
+from audit.files import LogFile
+from audit.history import History
+from protos import canonical
+from protos.codec import unpack
+from protos.messages import Signed
+from protos.rounds import Phase
+from protos.task import MICRO
+from silo.identity import load_enrolment, load_identity
+from silo.journal import Journal
+from silo.ledger import Ledger
+from silo.link import BadSiloDirectory
+from silo.runner import approved, last_ledger
+from silo.session import HALT
+from silo.workspace import Workspace
+
+
+def status(directory: Path) -> dict[str, Any]:
+    """Who this silo is and where it stands, by its own log; nobody is asked."""
+    identity, enrolled, history = load_identity(directory), load_enrolment(directory), history_of(directory)
+    facts: dict[str, Any] = {
+        "name": identity.name,
+        "federation": identity.federation,
+        "fingerprint": identity.fingerprint,
+        "address": enrolled.address,
+        "approved": sorted(approved(directory)),
+        "phase": history.phase.value,
+        "records": history.chain.size,
+        "round": len(history.rounds),
+        "halted": _halt(directory),
+        "epsilon_micro": _spent(directory, history),
+    }
+    if history.chain.genesis is not None:
+        task = history.genesis.task
+        facts |= {"rounds": task.rounds, "budget_micro": task.budget.epsilon_micro, "model": history.model}
+    return facts
+
+
+def sent(directory: Path) -> list[dict[str, Any]]:
+    """Every signed message that the coordinator took, in order, with what it held by field and size in bytes."""
+    journal = Journal(directory / "journal.db")
+    try:
+        return [_described(answered, message) for answered, message in journal.sent() if message]
+    finally:
+        journal.close()
+
+
+def export(directory: Path, out: Path) -> dict[str, Any]:
+    """Write the current model to `out` (.npz): one array per tensor, and all in `flat` (float32).
+
+    Raises:
+        BadSiloDirectory: the model is not here yet, or the file cannot be written.
+    """
+    history = history_of(directory)
+    if history.chain.genesis is None:
+        raise BadSiloDirectory(f"the silo in {directory} has not read a log yet: use `run`")
+    layout = history.genesis.task.layout
+    flat = Workspace(directory).load_model(layout.size, history.model)
+    if flat is None:
+        raise BadSiloDirectory(f"the model {history.model[:16]} is not here yet: let `run` fetch it")
+    ends = {tensor.name: tensor.offset + int(np.prod(tensor.shape)) for tensor in layout.tensors}
+    arrays = {tensor.name: flat[tensor.offset : ends[tensor.name]].reshape(tensor.shape) for tensor in layout.tensors}
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{**arrays, "flat": flat})
+        os.replace(temporary, out)
+    except OSError as error:
+        raise BadSiloDirectory(f"{out} cannot be written: {error.strerror}") from error
+    done = history.phase is Phase.FINISHED
+    return {"model": history.model, "path": str(out), "finished": done, "round": len(history.rounds)}
+
+
+def history_of(directory: Path) -> History:
+    """The silo's log, every record checked again; a last line that is being written is left out."""
+    load_enrolment(directory)
+    history, log = History(), LogFile(directory / "log.jsonl")
+    if not log.path.exists():
+        return history
+    try:
+        for record in log.records():
+            history.apply(record)
+    except BrokenLog:
+        # `run` drops a half-written line when it starts; it is no reason to show nothing.
+        if log.path.read_bytes().endswith(b"\n"):
+            raise
+    return history
+
+
+def _described(answered: str, message: bytes) -> dict[str, Any]:
+    body = unpack(Signed, message).body
+    parts = {name: len(canonical.dumps(value)) for name, value in body.items() if name not in ("kind", "federation")}
+    return {"kind": body["kind"].split("/")[1], "answers": answered, "bytes": len(message), "parts": parts}
+
+
+def _halt(directory: Path) -> str | None:
+    journal = Journal(directory / "journal.db")
+    try:
+        return journal.note(HALT)
+    finally:
+        journal.close()
+
+
+def _spent(directory: Path, history: History) -> int | None:
+    """ε by the ledger of the last run, None before the first."""
+    path = last_ledger(directory)
+    if path is None or not path.exists() or history.chain.genesis is None:
+        return None
+    task = history.genesis.task
+    ledger = Ledger(path, history.genesis_digest, task.budget)
+    try:
+        return ledger.spent()
+    finally:
+        ledger.close()
+
+
+def epsilon_text(micro: int | None) -> str:
+    """ε with three decimals, never rounded down."""
+    return "-" if micro is None else f"{-(-micro // 1000) * 1000 / MICRO:.3f}"
