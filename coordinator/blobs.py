@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from coordinator.errors import BadBlob, BadRequest, NoSuchBlob, StoreError
 from crypto import merkle
@@ -51,10 +51,11 @@ class Blobs:
         path = self._path(digest)
         temporary = self._directory / f"{digest}.{next(self._numbers)}{_TEMPORARY}"
         try:
-            with _translated(), open(temporary, "xb") as file:
+            with _opened(temporary, "xb") as file:
                 found = _digest(_spooled(chunks, file, limit), merkle)
-                file.flush()
-                os.fsync(file.fileno())
+                with _translated():
+                    file.flush()
+                    os.fsync(file.fileno())
             if not hmac.compare_digest(found, digest):
                 raise BadBlob(
                     f"the uploaded bytes have the digest {found[:16]}, not {digest[:16]}: send the whole again"
@@ -67,12 +68,10 @@ class Blobs:
 
     def read(self, digest: str, chunk: int = CHUNK) -> Iterator[bytes]:
         """The bytes of a blob in pieces of `chunk`, the last one shorter; NoSuchBlob if it is not here."""
-        with _translated():
-            try:
-                file = open(self._path(digest), "rb")  # noqa: SIM115 (closed by the generator)
-            except FileNotFoundError:
-                raise NoSuchBlob(f"no blob {digest[:16]} here: it never came or its round is closed") from None
-        return _pieces(file, chunk)
+        path = self._path(digest)
+        if not path.exists():
+            raise NoSuchBlob(f"no blob {digest[:16]} here: it never came or its round is closed")
+        return _pieces(_opened(path, "rb"), chunk)
 
     def has(self, digest: str) -> bool:
         """Whether the blob is here, complete."""
@@ -103,6 +102,11 @@ class Blobs:
             os.close(descriptor)
 
 
+def _opened(path: Path, mode: str) -> BinaryIO:
+    with _translated():
+        return cast(BinaryIO, open(path, mode))
+
+
 def _digest(chunks: Iterable[bytes], is_merkle: bool) -> str:
     if is_merkle:
         return merkle.root(chunks)
@@ -119,7 +123,8 @@ def _spooled(chunks: Iterable[bytes], file: BinaryIO, limit: int) -> Iterator[by
         total += len(piece)
         if total > limit:
             raise BadBlob(f"the upload is longer than the {limit} bytes that were expected")
-        file.write(piece)
+        with _translated():
+            file.write(piece)
         pending += piece
         while len(pending) >= CHUNK:
             yield bytes(pending[:CHUNK])

@@ -188,7 +188,7 @@ class Service:
         deadline = turns.deadline_ms(self.history)
         since = max(self._since_ms, self.history.phase_since_ms)
         request = self._store.note("start")
-        asked_at = int(request) if request else 0
+        asked_at = -1 if request is None else int(request)
         return machine.Facts(
             expired=deadline is not None and now - since > deadline,
             start=asked_at > self.history.roster_sequence,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from audit.files import LogFile
@@ -97,7 +97,7 @@ class Seat:
     trainer: Callable[[Task, Records, Entropy], Trainer] = trainer_for
     scheme: Callable[[], SumScheme] = PackedCkks
     link: Callable[[Service, str], Link] = DirectLink
-    local: LocalPolicy = LocalPolicy()
+    local: LocalPolicy = field(default_factory=LocalPolicy)
 
 
 class Simulation:

@@ -290,8 +290,8 @@ class Session:
             return
 
     def _forget_models(self) -> None:
-        """Between rounds only the current model is needed; within one, the candidate may be here too."""
-        if self.history.phase is Phase.IDLE:
+        """Until an update is made, only the current model and epoch are needed; later, the candidate may be here too."""
+        if self.history.phase in (Phase.IDLE, Phase.COMMITTING):
             self.workspace.keep_secrets(self.history.epoch)
             if self.history.rounds:
                 self.workspace.keep_models({self.history.model})

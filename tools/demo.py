@@ -194,7 +194,8 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("build/demo"))
     parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
-    console = Console()
+    # A pipe has no width of its own, and the closing table needs some.
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     try:
         run(options.directory, options.rounds, console)
     except (CommandFailed, KeyboardInterrupt) as error:

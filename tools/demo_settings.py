@@ -28,13 +28,13 @@ name = "digits"
 rounds = {rounds}
 sample_rate = 0.5
 steps = 1
-learning_rate = 4.0
+learning_rate = 2.5
 clip = 1.0
 evaluation_noise = 40.0
 counts_noise = 6.0
 epsilon = 7.95
 delta = 0.0001
-range = 1.6
+range = 0.99
 folds = 8
 
 [model]
@@ -45,7 +45,7 @@ activation = "tanh"
 [prototypes]
 clip = 4.0
 noise = 6.8
-every = 1
+every = 2
 """
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from coordinator.authority import Authority, utc_now
-from coordinator.errors import AlreadyRunning, CertificateRefused
+from coordinator.errors import AlreadyRunning, CertificateRefused, StoreError
 from coordinator.peers import silo_name
-from coordinator.server import Server
+from coordinator.server import ServedService, Server, serve
 from crypto.identity import SigningKey, sign
 from protos.codec import pack
 from protos.messages import KeyCheck
@@ -190,3 +194,47 @@ def test_port_in_use_is_one_clear_error(running: Edge, which: str) -> None:
     option = which.replace("_", "-")
     with pytest.raises(AlreadyRunning, match=rf"port {taken[which]} on 127.0.0.1 is in use.*--{option}"):
         Server(running.service, running.authority, lambda _: enrolment_pb2.EnrolReply(), host="127.0.0.1", **taken)
+
+
+def test_full_disk_ends_serving_with_its_error_and_leaves_no_trace(running: Edge, tmp_path: Path) -> None:
+    server = Server(
+        running.service,
+        running.authority,
+        lambda _: enrolment_pb2.EnrolReply(),
+        host="127.0.0.1",
+        port=0,
+        enrol_port=0,
+    )
+    seen: list[dict[str, object]] = []
+
+    class Full:
+        def __getattr__(self, name: str) -> object:
+            return getattr(running.service, name)
+
+        def tick(self) -> None:
+            seen.append(json.loads((tmp_path / "serve.json").read_text()))
+            raise StoreError("no space left")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(StoreError, match="no space left"):
+        serve(tmp_path, server, cast(ServedService, Full()), lambda facts: None, "127.0.0.1")
+    assert seen[0]["port"] == server.port
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(ConnectionError), socket.create_connection(("127.0.0.1", server.port), 1):
+        pass
+
+
+def test_stop_ends_waiting_silos_at_once() -> None:
+    with edge() as made:
+        link = made.silo("a")
+        results: list[object] = []
+        waiting = threading.Thread(target=lambda: results.append(link.tail(0, 50)))
+        waiting.start()
+        while made.service.calls == 0:
+            time.sleep(0.01)
+        started = time.monotonic()
+        made.server.stop()
+        waiting.join(10)
+        assert results == [([], b"head of 0")]
+        assert time.monotonic() - started < 4

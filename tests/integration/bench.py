@@ -70,7 +70,9 @@ class WatchedLink(DirectLink):
 class Bench(Simulation):
     """Five silos; `errors` collects what each party raised, under its name or `coordinator`."""
 
-    def __init__(self, directory: Path, seats: Mapping[str, Seat], service: type[Service], toy: Any, rules: Any) -> None:
+    def __init__(
+        self, directory: Path, seats: Mapping[str, Seat], service: type[Service], toy: Any, rules: Any
+    ) -> None:
         self.errors: dict[str, list[str]] = {}
         self.progress: dict[str, list[Progress]] = {}
         self._service_type = service
