@@ -122,7 +122,15 @@ class Session:
                     history.apply(data)
         except AuditError as error:
             raise SiloError(f"this silo's own log: {error}; restore its directory or enrol anew") from error
-        self.history, self._stale = history, False
+        self.history, self._stale, self._signed_size = history, False, 0
+        head = self.log.head()
+        if head is not None and head.head.size == history.chain.size:
+            self._require_head(head)
+
+    def _require_head(self, head: SignedHead) -> None:
+        """The log key has signed for exactly the records that we have; nothing is answered before."""
+        self.history.chain.verify_head(head)
+        self._signed_size = head.head.size
 
     def _require_running(self) -> None:
         reason = self.journal.note(HALT)
@@ -134,7 +142,7 @@ class Session:
         self._require_running()
 
     def _owes(self) -> bool:
-        if self.history.phase in (Phase.EMPTY, Phase.FINISHED):
+        if self.history.phase in (Phase.EMPTY, Phase.FINISHED) or self._signed_size != self.history.chain.size:
             return False
         due = self.identity.name in turns.awaited(self.history)
         return due and self.journal.state(self.history.phase_digest) not in ("taken", "refused")
@@ -169,7 +177,7 @@ class Session:
         if head.head.size < chain.size + news:
             raise AuditError(f"its head has {head.head.size} records and {chain.size + news} were shown: rolled back")
         if head.head.size == chain.size and news == 0:
-            chain.verify_head(head)
+            self._require_head(head)
 
     def _take(self, data: bytes, head: SignedHead | None) -> None:
         record = self.history.chain.check(data)
@@ -179,7 +187,7 @@ class Session:
         self.history.apply(data)
         covers = head is not None and head.head.size == self.history.chain.size
         if covers and head is not None:
-            self.history.chain.verify_head(head)
+            self._require_head(head)
         broken = self._broken_word(phase, asked, record)
         if broken is not None:
             # Before the record is ours: a silo that is killed here halts when it comes back.

@@ -153,8 +153,8 @@ class Demo:
     def _file(self, name: str) -> Path:
         return self.directory / name
 
-    def _start(self, name: str, module: str, *arguments: object) -> None:
-        self.parties.append(Party(name, module, arguments, self._file(f"{name}.out")))
+    def _start(self, name: str, program: str, *arguments: object) -> None:
+        self.parties.append(Party(name, program, arguments, self._file(f"{name}.out")))
 
     def _progress(self) -> Progress:
         columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

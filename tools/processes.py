@@ -12,30 +12,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COORDINATOR, SILO, AUDIT = "coordinator.cli", "silo.cli", "audit.cli"
+COORDINATOR, SILO, AUDIT = "concordat-coordinator", "concordat-silo", "concordat-audit"
 
 
 class CommandFailed(Exception):
     """Raised when a command or a party fails; the message holds its last words."""
 
 
-def call(module: str, *arguments: object, timeout_s: float = 120) -> str:
+def call(program: str, *arguments: object, timeout_s: float = 120) -> str:
     """Run one command to its end and return what it printed.
 
     Raises:
         CommandFailed: with the command's own error line.
     """
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+    command = command_of(program, arguments)
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment(), check=False)
     if done.returncode != 0:
-        raise CommandFailed(f"{module} {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
+        raise CommandFailed(f"{program} {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
 
-def facts(module: str, *arguments: object) -> dict[str, Any]:
+def facts(program: str, *arguments: object) -> dict[str, Any]:
     """Run one command with `--json` and return its facts."""
-    found: dict[str, Any] = json.loads(call(module, *arguments, "--json"))
+    found: dict[str, Any] = json.loads(call(program, *arguments, "--json"))
     return found
+
+
+def command_of(program: str, arguments: Sequence[object]) -> list[str]:
+    """The command line of an installed program (`concordat-...`) of this environment, or of a module of ours."""
+    script = Path(sys.executable).with_name(program)
+    start = [str(script)] if program.startswith("concordat-") else [sys.executable, "-m", program]
+    return [*start, *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
@@ -46,9 +53,9 @@ def environment() -> dict[str, str]:
 class Party:
     """One running party; what it prints goes to `log`."""
 
-    def __init__(self, name: str, module: str, arguments: Sequence[object], log: Path) -> None:
+    def __init__(self, name: str, program: str, arguments: Sequence[object], log: Path) -> None:
         self.name, self.log = name, log
-        self._command = [sys.executable, "-m", module, *map(str, arguments)]
+        self._command = command_of(program, arguments)
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -144,5 +144,5 @@ class Processes:
         for name in SILOS:
             call(SILO, "approve", self.directory / name, "--roster", self.directory / "roster.json")
 
-    def _start(self, name: str, module: str, *arguments: object) -> None:
-        self.parties[name] = Party(name, module, arguments, self.directory / f"{name}.out")
+    def _start(self, name: str, program: str, *arguments: object) -> None:
+        self.parties[name] = Party(name, program, arguments, self.directory / f"{name}.out")
