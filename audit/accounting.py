@@ -68,13 +68,14 @@ def counts_charge(task: Task) -> Charge:
 
 
 def round_charges(
-    training: Training, prototypes: PrototypeRule | None, evaluation_noise_micro: int
+    training: Training, prototypes: PrototypeRule | None, evaluation_noise_micro: int | None
 ) -> tuple[Charge, ...]:
-    """What one round costs a silo; `prototypes` is None in rounds without (as in the plan)."""
+    """What one round costs a silo; prototypes and evaluation are None in rounds without (as in the plan)."""
     charges = [Charge("training", training.noise_micro, training.sample_rate_micro, training.steps)]
     if prototypes is not None:
         charges.append(Charge("prototypes", prototypes.noise_micro, MICRO, 1))
-    charges.append(Charge("evaluation", evaluation_noise_micro, MICRO, 1))
+    if evaluation_noise_micro is not None:
+        charges.append(Charge("evaluation", evaluation_noise_micro, MICRO, 1))
     return tuple(charges)
 
 
@@ -83,14 +84,21 @@ def prototypes_in_round(rule: PrototypeRule | None, number: int) -> PrototypeRul
     return rule if rule is not None and (number - 1) % rule.every == 0 else None
 
 
+def evaluation_in_round(task: Task, number: int) -> int | None:
+    """The evaluation's noise multiplier, in millionths, in round `number` (from 1): rounds every, 2·every and so on."""
+    return task.evaluation_noise_micro if number % task.evaluation_every == 0 else None
+
+
 def task_charges(task: Task) -> tuple[Charge, ...]:
     """All charges of a silo that takes part in every round."""
     training = task.training
     charges = [
         counts_charge(task),
         Charge("training", training.noise_micro, training.sample_rate_micro, training.steps * task.rounds),
-        Charge("evaluation", task.evaluation_noise_micro, MICRO, task.rounds),
     ]
+    evaluations = task.rounds // task.evaluation_every
+    if evaluations:
+        charges.append(Charge("evaluation", task.evaluation_noise_micro, MICRO, evaluations))
     if task.prototypes is not None:
         releases = -(-task.rounds // task.prototypes.every)
         charges.append(Charge("prototypes", task.prototypes.noise_micro, MICRO, releases))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit.accounting import prototypes_in_round
+from audit.accounting import evaluation_in_round, prototypes_in_round
 from protos.records import Plan
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def derive_plan(history: History, nonce_hash: str) -> Plan:
         silos=history.active,
         training=task.training,
         prototypes=prototypes_in_round(task.prototypes, number),
-        evaluation_noise_micro=task.evaluation_noise_micro,
+        evaluation_noise_micro=evaluation_in_round(task, number),
         step_log2=task.step_log2,
         folds=task.folds,
         deadlines=policy.deadlines,

@@ -137,6 +137,7 @@ def _fate(silo: str, bodies: dict[type[Any], Any]) -> JsonObject:
     """What the round's records say of one silo. ε is the silo's claim."""
     opening = _signed_by(silo, bodies, Openings, "openings", Opening)
     adoption = _signed_by(silo, bodies, Outcome, "adoptions", Adoption)
+    evaluation = adoption.evaluation if adoption else None
     judgement = _judgement(silo, bodies.get(Decision))
     return {
         "silo": silo,
@@ -146,8 +147,8 @@ def _fate(silo: str, bodies: dict[type[Any], Any]) -> JsonObject:
         "reason": judgement.reason if judgement else "",
         "scores": [encode(score) for score in judgement.scores] if judgement else [],
         "epsilon_micro": opening.receipt.epsilon_micro if opening else None,
-        "correct": adoption.evaluation.correct if adoption else None,
-        "total": adoption.evaluation.total if adoption else None,
+        "correct": evaluation.correct if evaluation else None,
+        "total": evaluation.total if evaluation else None,
     }
 
 

@@ -127,7 +127,10 @@ def _answers(history: History, silo: str, body: Answers) -> None:
 
 
 def _adoption(history: History, silo: str, body: Adoption) -> None:
-    require(body.sum == history.round.sum_digest != "", "the adoption is of another sum")
+    view = history.round
+    require(body.sum == view.sum_digest != "", "the adoption is of another sum")
+    planned = view.plan.evaluation_noise_micro is not None
+    require((body.evaluation is not None) == planned, "evaluation counts are owed exactly when planned")
 
 
 def _refusal(history: History, silo: str, body: Refusal) -> None:

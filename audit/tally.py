@@ -89,12 +89,13 @@ def spent_at_most(history: History, silo: str, rows: Sequence[RoundSilo]) -> int
 
 
 def final_evaluations(history: History) -> dict[str, Evaluation]:
-    """Each silo's noised counts for the current model, from the round that adopted it."""
+    """Each silo's noised counts for the current model, if the round that adopted it asked for any."""
     for view in reversed(history.rounds):
         outcome = view.outcome
         if outcome is not None and outcome.result == "adopted":
             bodies = _adoptions(outcome.adoptions)
-            return {silo: body.evaluation for silo, body in bodies.items() if body.model == outcome.model}
+            signed = {silo: body.evaluation for silo, body in bodies.items() if body.model == outcome.model}
+            return {silo: evaluation for silo, evaluation in signed.items() if evaluation is not None}
     return {}
 
 

@@ -57,9 +57,8 @@ class Service:
         self.history, self._stale = History(), True
         self._refresh()
         self._since_ms = clock()
-        self._write_mirror()
-        if self.history.phase in (Phase.IDLE, Phase.FINISHED):
-            self._forget_round()
+        self._settled = False
+        self._settle()
 
     def found(self, genesis: Genesis, initial_model: bytes) -> None:
         """Write the first record and keep the initial model; refused where a log exists."""
@@ -175,6 +174,7 @@ class Service:
     def _step(self) -> bool:
         with self._lock:
             self._refresh()
+            self._settle()
         root = self._sum() if self.history.phase is Phase.SUMMING else None
         with self._lock:
             body = machine.next_body(self.history, self._pending, self._facts(root))
@@ -212,6 +212,7 @@ class Service:
         self.history.apply(data)
         signed_head = self.history.chain.sign_head(self._log_key)
         enrolment = isinstance(body, Member)
+        self._settled = False
         try:
             self._store.append(data, pack(signed_head), keep_submissions=enrolment)
         except BaseException:
@@ -221,9 +222,7 @@ class Service:
         self._records.append(data)
         self._pending = self._pending if enrolment else {}
         self._grown.notify_all()
-        if self.history.phase in (Phase.IDLE, Phase.FINISHED):
-            self._forget_round()
-        self._write_mirror()
+        self._settle()
 
     def _load(self) -> None:
         """Make the state in memory from the store."""
@@ -236,6 +235,15 @@ class Service:
     def _refresh(self) -> None:
         if self._stale:
             self._load()
+
+    def _settle(self) -> None:
+        """What follows from a record that is in the store; made up for at the next tick or start where it fails."""
+        if self._settled:
+            return
+        if self.history.phase in (Phase.IDLE, Phase.FINISHED):
+            self._forget_round()
+        self._write_mirror()
+        self._settled = True
 
     def _write_mirror(self) -> None:
         """Bring the mirror up to the log; after a crash or fault it may lack records or end in half a line.

@@ -156,7 +156,8 @@ class Evaluation:
 class Adoption:
     """A silo verified the sum: digest of the new model and of its sealed copy, and a co-signature on the log head.
 
-    `sum` is the digest of the record of the sum, and so the head that is co-signed.
+    `sum` is the digest of the record of the sum, and so the head that is co-signed. `evaluation` is None in rounds
+    without.
     """
 
     KIND: ClassVar[str] = "concordat/adoption/v1"
@@ -165,7 +166,7 @@ class Adoption:
     sum: Digest
     model: Digest
     sealed: Digest
-    evaluation: Evaluation
+    evaluation: Evaluation | None
 
 
 CHECKS = ("digest", "whole", "range", "tags", "sketch")

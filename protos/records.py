@@ -115,7 +115,8 @@ class CountsRecord:
 class Plan:
     """One round's plan. `adopted` is the sequence number of the record that made `model` current, with signatures.
 
-    `nonce_hash` is the SHA-256 of the nonce that the challenge will reveal. `prototypes` is None in rounds without.
+    `nonce_hash` is the SHA-256 of the nonce that the challenge will reveal. `prototypes` and
+    `evaluation_noise_micro` are None in rounds without.
     """
 
     KIND: ClassVar[str] = "concordat/plan/v1"
@@ -128,7 +129,7 @@ class Plan:
     silos: tuple[Name, ...]
     training: Training
     prototypes: PrototypeRule | None
-    evaluation_noise_micro: Positive
+    evaluation_noise_micro: Positive | None
     step_log2: Annotated[int, Between(-60, 20)]
     folds: Annotated[int, Between(2, 8)]
     deadlines: Deadlines

@@ -82,7 +82,7 @@ class Task:
     """Pinned by its digest in genesis. `initial_model` is the SHA-256 of the flat little-endian float32 bytes.
 
     `counts_noise_micro` and `evaluation_noise_micro` are noise multipliers of the enrolment counts (once) and of
-    the evaluation counts (every round). An update is quantised in steps of `2**step_log2`.
+    the evaluation counts (in every `evaluation_every`-th round). An update is quantised in steps of `2**step_log2`.
     """
 
     KIND: ClassVar[str] = "concordat/task/v1"
@@ -96,6 +96,7 @@ class Task:
     prototypes: PrototypeRule | None
     counts_noise_micro: Positive
     evaluation_noise_micro: Positive
+    evaluation_every: Positive
     budget: Budget
     step_log2: Annotated[int, Between(-60, 20)]
     folds: Annotated[int, Between(2, 8)]

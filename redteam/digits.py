@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from silo.data import Records
 
 SIZES = {"aster": 450, "birch": 300, "cedar": 220, "dogwood": 150, "elm": 100, "fir": 56}
-HOLDOUTS = {"aster": 75, "birch": 50, "cedar": 40, "dogwood": 30, "elm": 25, "fir": 20}
+HOLDOUTS = {"aster": 80, "birch": 55, "cedar": 50, "dogwood": 30, "elm": 30, "fir": 26}
 UNUSUAL, POISONED = "cedar", "dogwood"
 UNUSUAL_DIGIT, UNUSUAL_SHARE = 8, 0.9
 

@@ -353,21 +353,27 @@ def _check_prediction(history: History, aggregate: Any) -> None:
 
 
 def _adopt(desk: Desk, history: History, keys: SumKeys, model: Any) -> Adoption:
-    view, task = history.round, history.genesis.task
+    view = history.round
     digest = desk.workspace.save_model(model)
-    key = f"{_ledger_key(view.plan.round)}/evaluation"
-    desk.ledger.require_not_behind(history.entries.get(desk.identity.name, 0))
-    # A silo that was late to train has charged nothing yet; its hold-out counts are a release all the same.
-    _charge_round(desk, view.plan)
-    stored = desk.ledger.release(key)
-    if stored is None:
-        correct, total = desk.trainer.evaluate(model)
-        noised = noised_evaluation(correct, total, task.evaluation_noise_micro, desk.entropy)
-        desk.ledger.store_release(key, pack(noised))
-        stored = pack(noised)
-    evaluation = unpack(Evaluation, stored)
+    evaluation = _evaluate(desk, history, model)
     sealed_digest = hashlib.sha256(sealed_model(desk, history, keys, digest)).hexdigest()
     return Adoption(history.genesis.federation, view.sum_digest, digest, sealed_digest, evaluation)
+
+
+def _evaluate(desk: Desk, history: History, model: Any) -> Evaluation | None:
+    """Noised hold-out counts of the new model where the plan asks for them; stored before they are sent."""
+    plan = history.round.plan
+    if plan.evaluation_noise_micro is None:
+        return None
+    desk.ledger.require_not_behind(history.entries.get(desk.identity.name, 0))
+    # A silo that was late to train has charged nothing yet; its hold-out counts are a release all the same.
+    _charge_round(desk, plan)
+    key = f"{_ledger_key(plan.round)}/evaluation"
+    stored = desk.ledger.release(key)
+    if stored is None:
+        stored = pack(noised_evaluation(*desk.trainer.evaluate(model), plan.evaluation_noise_micro, desk.entropy))
+        desk.ledger.store_release(key, stored)
+    return unpack(Evaluation, stored)
 
 
 def _trace_open(desk: Desk, history: History) -> TraceOpening:

@@ -31,7 +31,7 @@ _REQUIRED = frozenset(
     {"name", "model", "rounds", "sample_rate", "steps", "learning_rate", "clip"}
     | {"evaluation_noise", "counts_noise", "epsilon", "delta", "range", "folds"}
 )
-_OPTIONAL = frozenset({"prototypes", "seed"})
+_OPTIONAL = frozenset({"prototypes", "evaluation_every", "seed"})
 
 
 def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
@@ -40,8 +40,8 @@ def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
     Args:
         spec: `name`, `model` (`kind`, `sizes`, `activation`), `rounds`, `sample_rate`, `steps`, `learning_rate`,
             `clip`, `evaluation_noise` and `counts_noise` (multipliers), `epsilon`, `delta`, `range` (the largest
-            coordinate of an update that is not cut), `folds`; optionally `prototypes` (`clip`, `noise`, `every`) and a
-            public `seed`.
+            coordinate of an update that is not cut), `folds`; optionally `prototypes` (`clip`, `noise`, `every`),
+            `evaluation_every` (1: every round) and a public `seed`.
 
     Returns:
         The task, and the first model as flat little-endian float32 bytes, whose SHA-256 is in the task.
@@ -65,6 +65,7 @@ def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
         prototypes=_prototypes(spec.get("prototypes")),
         counts_noise_micro=_scaled(spec["counts_noise"], "counts_noise"),
         evaluation_noise_micro=_scaled(spec["evaluation_noise"], "evaluation_noise"),
+        evaluation_every=_integer(spec.get("evaluation_every", 1), "evaluation_every"),
         budget=Budget(_scaled(spec["epsilon"], "epsilon"), _scaled(spec["delta"], "delta", NANO)),
         step_log2=step_log2(float(_number(spec["range"], "range"))),
         folds=_integer(spec["folds"], "folds"),

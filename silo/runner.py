@@ -21,8 +21,8 @@ from silo.link import BadSiloDirectory
 
 if TYPE_CHECKING:
     from audit.history import History
-    from silo.client import GrpcLink
     from protos.task import Task
+    from silo.client import GrpcLink
     from silo.duties import Desk, LocalPolicy
     from silo.entropy import Entropy
     from silo.session import Progress, Session

@@ -298,7 +298,7 @@ class Session:
             return
 
     def _forget_models(self) -> None:
-        """Until an update is made, only the current model and epoch are needed; later, the candidate may be here too."""
+        """Until an update is made only the current model and epoch are needed; later a candidate may be here too."""
         if self.history.phase in (Phase.IDLE, Phase.COMMITTING):
             self.workspace.keep_secrets(self.history.epoch)
             if self.history.rounds:

@@ -58,6 +58,7 @@ def task(**changes: Any) -> Task:
         "prototypes": None,
         "counts_noise_micro": 10 * MICRO,
         "evaluation_noise_micro": 2 * MICRO,
+        "evaluation_every": 1,
         "budget": Budget(8 * MICRO, 100_000),
         "step_log2": -6,
         "folds": 2,

@@ -36,6 +36,7 @@ def task(**changes: object) -> Task:
         prototypes=PrototypeRule(1_000_000, 6_800_000, 1),
         counts_noise_micro=8_000_000,
         evaluation_noise_micro=30_000_000,
+        evaluation_every=1,
         budget=Budget(8_000_000, DELTA),
         step_log2=-6,
         folds=4,
