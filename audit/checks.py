@@ -113,7 +113,7 @@ def _counts(history: History, body: CountsRecord) -> None:
 
 
 def _plan(history: History, body: Plan) -> None:
-    require(not history.halted, "the last sum was false: an operator must act before another round")
+    require(not history.halted, "sums have failed without a guilty silo: an operator must act before another round")
     expected = derive_plan(history, body.nonce_hash)
     require(body == expected, f"the plan of round {body.round} is not the one that task, policy and log give")
     require(len(body.silos) >= body.quorum, f"{len(body.silos)} silos are fewer than the quorum {body.quorum}")

@@ -48,6 +48,9 @@ from protos.records import (
 from protos.rounds import Phase, follow
 
 TRACE_ROWS = 16
+MAX_UNTRACED = 3
+"""Failed sums whose trace stayed incomplete, after which no sum is opened until an operator acts: each one tells the
+coordinator the name of a failed check, and a trace that it never completes blames nobody."""
 
 
 @dataclass
@@ -108,6 +111,7 @@ class History:
         self.sealed: str | None = None
         self.sealed_round = 0
         self.halted = False
+        self.untraced = 0
 
     @property
     def genesis(self) -> Genesis:
@@ -189,7 +193,7 @@ def _member(history: History, body: Member, record: Record, digest: str) -> None
 
 def _roster(history: History, body: Roster, record: Record, digest: str) -> None:
     history.roster, history.roster_digest, history.roster_sequence = body, digest, record.sequence
-    history.halted = False
+    history.halted, history.untraced = False, 0
 
 
 def _deal(history: History, body: DealRecord, record: Record, digest: str) -> None:
@@ -255,7 +259,8 @@ def _outcome(history: History, body: Outcome, record: Record, digest: str) -> No
     view = history.round
     view.outcome = body
     _convict(history, body)
-    history.halted = body.fault == "sum"
+    history.untraced += view.trace is not None and body.fault == "none"
+    history.halted = body.fault == "sum" or history.untraced >= MAX_UNTRACED
     if body.result == "adopted":
         history.model, history.adopted = body.model, record.sequence
         history.sealed, history.sealed_round = _sealed_with(body), view.plan.round

@@ -58,6 +58,18 @@ class SumKeys(Protocol):
     ) -> None:
         """Raises unless `folded_chunks` is `rows` applied to an update that this silo tagged and the sketch is its."""
 
+    def check_sketch(
+        self,
+        sketch: tuple[NDArray[np.int32], NDArray[np.int32]],
+        rows: NDArray[np.int8],
+        packing: Packing,
+        *,
+        plan: str,
+        silo: str,
+        tags: bytes,
+    ) -> None:
+        """Raises unless the sketch is `rows` applied to what this silo tagged; needs no ciphertext."""
+
     def open_sum(
         self,
         chunks: Iterable[bytes],

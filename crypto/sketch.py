@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crypto import xof
 from crypto.errors import CheckFailed, OutOfRange
-from crypto.packing import Packing
+from crypto.packing import FIELDS_PER_CHUNK, Packing
 
 _TRACE_MEMBERS = 8
 
@@ -87,6 +87,14 @@ def split(folded_fields: NDArray[np.int64], packing: Packing) -> tuple[NDArray[n
     folds = folded_fields.shape[0] - packing.output_chunks
     output = folded_fields[folds:].reshape(-1)[: packing.output_size]
     return folded_fields[:folds, : packing.width].astype(np.int32), output.astype(np.int32)
+
+
+def join(folds: NDArray[np.int32], output: NDArray[np.int32], packing: Packing) -> NDArray[np.int64]:
+    """Inverse of `split`: the folded fields that a sketch claims, int64[F + output_chunks, 4096]."""
+    fields = np.zeros((folds.shape[0] + packing.output_chunks, FIELDS_PER_CHUNK), dtype=np.int64)
+    fields[: folds.shape[0], : packing.width] = folds
+    fields[folds.shape[0] :].reshape(-1)[: packing.output_size] = output
+    return fields
 
 
 def to_bytes(folds: NDArray[np.int32], output: NDArray[np.int32]) -> tuple[bytes, bytes]:

@@ -284,16 +284,21 @@ def _bears_out(desk: Desk, history: History, subject: str) -> bool:
     tracing = history.phase is Phase.TRACE_CHECKING
     opening = view.openings[subject]
     chunks = fetch_chunks(desk.link, view.traced[subject] if tracing else opening.folded)
+    keys = desk.keys(view.plan.epoch)
     try:
-        claimed = None if tracing else sketch.from_bytes(opening.folds, opening.output, packing, packing.folds)
-        desk.keys(view.plan.epoch).check_folded(
+        said = sketch.from_bytes(opening.folds, opening.output, packing, packing.folds)
+        if tracing:
+            keys.check_sketch(
+                said, history.opening_rows, packing, plan=view.plan_digest, silo=subject, tags=opening.tags
+            )
+        keys.check_folded(
             chunks,
             history.trace_rows if tracing else history.opening_rows,
             packing,
             plan=view.plan_digest,
             silo=subject,
             tags=opening.tags,
-            sketch=claimed,
+            sketch=None if tracing else said,
         )
     except (CheckFailed, BadCiphertext):
         return False

@@ -28,7 +28,7 @@ from protos import canonical
 from protos.canonical import MAX_INTEGER
 from protos.codec import pack, unpack
 from protos.errors import MalformedMessage
-from protos.messages import Signed
+from protos.messages import Refusal, Signed
 from protos.records import Challenge, Decision, Openings, Outcome, Recheck, Record, SignedHead, Trace, TraceOpenings
 from protos.rounds import Phase
 from silo import duties
@@ -203,10 +203,19 @@ class Session:
             return None
         number = self.history.round.plan.round
         if self.history.halted and number > int(self.journal.note(EXCUSED) or 0):
-            return f"the sum of round {number} was false"
-        if self.journal.state(asked) != "taken" or not self._left_out(phase, asked, record):
+            return f"the sum of round {number} was false, or too many sums failed without a complete trace"
+        if self.journal.state(asked) != "taken":
+            return None
+        if self._outvoted(asked, record):
+            return f"a check of the sum of round {number} failed here, and most silos adopted it"
+        if not self._left_out(phase, asked, record):
             return None
         return f"our answer in phase {phase.value} of round {number} was taken and then left out or changed"
+
+    def _outvoted(self, asked: str, record: Record) -> bool:
+        """We refused the sum that the majority adopted: a dissenter stops, and only itself."""
+        message = unpack(Signed, self.journal.message(asked) or b"")
+        return record.body.get("result") == "adopted" and message.body["kind"] == Refusal.KIND
 
     def _left_out(self, phase: Phase, asked: str, record: Record) -> bool:
         ends_early = record.body["kind"] == Outcome.KIND and phase not in (Phase.VERIFYING, Phase.TRACE_CHECKING)

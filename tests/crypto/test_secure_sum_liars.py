@@ -47,6 +47,20 @@ def test_opposite_chunks_are_seen_by_the_folds(
         check(keys, protected, other, demo)
 
 
+def test_logged_sketch_is_checked_against_tags_without_a_ciphertext(
+    keys: SiloSum, demo: Packing, update: Fields, protected: Protected
+) -> None:
+    drawn = signs(SEED, demo.folds, demo.body_chunks)
+    folds, output = sketch(update, demo, drawn)
+    facts = {"plan": PLAN, "silo": "north", "tags": protected.tags}
+    keys.check_sketch((folds, output), rows(drawn, demo), demo, **facts)
+    for part in (folds, output):
+        part.flat[3] += 1
+        with fails("tags"):
+            keys.check_sketch((folds, output), rows(drawn, demo), demo, **facts)
+        part.flat[3] -= 1
+
+
 def test_false_tag_is_caught(keys: SiloSum, demo: Packing, update: Fields, protected: Protected) -> None:
     flipped = protected.tags[:-1] + bytes([protected.tags[-1] ^ 1])
     for bad in (flipped, protected.tags[:-8], b""):
