@@ -11,6 +11,7 @@ import numpy as np
 from audit.errors import BrokenLog
 from audit.files import LogFile
 from audit.history import History
+from crypto.ring import CHUNK_BYTES
 from protos import canonical
 from protos.codec import unpack
 from protos.messages import Signed
@@ -47,12 +48,13 @@ def status(directory: Path) -> dict[str, Any]:
 
 
 def sent(directory: Path) -> list[dict[str, Any]]:
-    """Every signed message that the coordinator took, in order, with what it held by field and size in bytes."""
-    journal = Journal(directory / "journal.db")
+    """Everything that left, in order: signed messages with what they held by field and size in bytes, and uploads."""
+    history, journal = history_of(directory), Journal(directory / "journal.db")
     try:
-        return [_described(answered, message) for answered, message in journal.sent() if message]
+        described = [_described(answered, message) for answered, message in journal.sent() if message]
     finally:
         journal.close()
+    return [entry for message in described for entry in (*_uploads(history, message), message)]
 
 
 def export(directory: Path, out: Path) -> dict[str, Any]:
@@ -101,6 +103,14 @@ def _described(answered: str, message: bytes) -> dict[str, Any]:
     body = unpack(Signed, message).body
     parts = {name: len(canonical.dumps(value)) for name, value in body.items() if name not in ("kind", "federation")}
     return {"kind": body["kind"].split("/")[1], "answers": answered, "bytes": len(message), "parts": parts}
+
+
+def _uploads(history: History, message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The ciphertext that goes before an opening; its size is the layout's."""
+    if message["kind"] != "opening":
+        return []
+    size = history.packing.chunks * CHUNK_BYTES
+    return [{"kind": "ciphertext", "answers": message["answers"], "bytes": size, "parts": {"encrypted chunks": size}}]
 
 
 def _halt(directory: Path) -> str | None:

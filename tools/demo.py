@@ -100,15 +100,20 @@ class Demo:
                 time.sleep(LOG_POLL_S)
             self._show(progress, bar)
 
-    def audit(self) -> None:
-        """Export the model, verify the log, make and check the certificate, each by its own command."""
+    def audit(self) -> int:
+        """Export the model, verify the log, make and check the certificate, each by its own command.
+
+        Returns the number of records that the auditor verified.
+        """
         log, key = self.coordinator / "log.jsonl", self.coordinator / "log.pub"
         call(SILO, "export", self.directory / next(iter(SIZES)), "--out", self._file("model.npz"))
-        call(AUDIT, "verify", log, "--log-key", key)
+        heads = [part for name in SIZES for part in ("--head", self.directory / name / "log.head")]
+        verified = facts(AUDIT, "verify", log, "--log-key", key, *heads)
         certificate, report = self._file("certificate.json"), self._file("report.html")
         call(AUDIT, "certify", log, "--log-key", key, "--out", certificate, "--report", report)
         model = ("--model", self._file("model.npz"))
         call(AUDIT, "check-certificate", certificate, "--log", log, "--log-key", key, *model)
+        return int(verified["records"])
 
     def stop(self) -> None:
         """End every process that this demonstration started."""
@@ -179,9 +184,10 @@ def run(directory: Path, rounds: int, console: Console) -> dict[str, Any]:
     finally:
         demo.stop()
     console.print("Verifying the log, making and checking the certificate ...")
-    demo.audit()
+    records = demo.audit()
     plain = demo.plain()
     summary = demo_report.summarise(demo, plain)
+    summary["records_verified"] = records
     summary["seconds"] = round(time.monotonic() - started, 1)
     (directory / "summary.json").write_text(json.dumps(summary, indent=1))
     demo_report.show(console, summary)

@@ -37,7 +37,6 @@ def summarise(demo: Demo, plain: NDArray[np.float32]) -> dict[str, Any]:
         "plain_attack_success": _accuracy(task, triggered, plain),
         "rounds": len(history.rounds),
         "rounds_adopted": sum(view.outcome is not None and view.outcome.result == "adopted" for view in history.rounds),
-        "log_verified": True,
         "log": str(demo.coordinator / "log.jsonl"),
         "log_key": str(demo.coordinator / "log.pub"),
         "certificate": str(demo.directory / "certificate.json"),
@@ -72,7 +71,9 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         "plain averaging", f"{summary['plain_main_accuracy']:.3f}", f"{summary['plain_attack_success']:.3f}"
     )
     console.print(outcome)
-    console.print(f"log verified: {summary['log']}")
+    console.print(
+        f"log verified, {summary['records_verified']} records, against the heads of all silos: {summary['log']}"
+    )
     for name in ("certificate", "report", "model"):
         console.print(f"{name}: {summary[name]}")
     console.print(f"{summary['seconds']:.0f} s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +190,8 @@ def _file(journal: Journal) -> str:
 
 
 @pytest.fixture(params=["before", "after"])
-def faults(request: pytest.FixtureRequest) -> Iterator[Faults]:
-    yield Faults(after=request.param == "after")
+def faults(request: pytest.FixtureRequest) -> Faults:
+    return Faults(after=request.param == "after")
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["goes on", "is killed"])
@@ -372,3 +372,21 @@ def test_ciphertexts_of_a_closed_round_are_deleted_even_if_killed_at_its_close(
     history = federation.history
     left = {path.name for path in (tmp_path / "blobs").iterdir()}
     assert left == {history.genesis.task.initial_model, history.sealed}
+
+
+def test_whole_directory_restored_after_its_commitment_is_withdrawn_and_rejoins(tmp_path: Path) -> None:
+    """Ledger included: no receipt of the round is on record yet, so it is not behind; its second commit is refused."""
+    federation = bench(tmp_path, rounds=2)
+    federation.until(in_phase(Phase.COUNTING))
+    federation.turn()
+    federation.sessions[LIAR]._read(0.0)
+    copy = _snapshot(federation, LIAR)
+    federation._step(LIAR)
+    assert LIAR in federation.service._pending
+    _restore(federation, LIAR, copy, ledger=True)
+    history = federation.until(closed(1))
+    assert history.rounds[0].withdrawn == (LIAR,)
+    assert LIAR not in history.rounds[0].weights
+    assert "taken before and stands" in str([step.note for step in federation.progress[LIAR]])
+    assert LIAR in federation.run().rounds[1].weights
+    assert_nothing_was_lost(federation, 2)
