@@ -131,9 +131,12 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
 def _decode_plain(hint: Any, value: Any, where: str) -> Any:
     if hint is bytes:
         try:
-            return base64.b64decode(value, validate=True)
+            decoded = base64.b64decode(value, validate=True)
         except (TypeError, ValueError, binascii.Error) as error:
             raise MalformedMessage(f"{where}: base64 text is needed") from error
+        if _encode(decoded) != value:
+            raise MalformedMessage(f"{where}: not the one base64 text of its bytes")
+        return decoded
     wanted = dict if typing.get_origin(hint) is dict else hint
     if type(value) is not wanted:
         raise MalformedMessage(f"{where}: {wanted.__name__} is needed, not {type(value).__name__}")

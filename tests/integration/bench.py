@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from audit import turns
 from audit.files import LogFile
 from audit.history import History
 from coordinator.blobs import Blobs
@@ -17,6 +18,7 @@ from crypto.secure_sum import PackedCkks, SiloSum
 from protos.codec import unpack
 from protos.messages import Signed
 from protos.records import Outcome
+from protos.rounds import Phase
 from redteam.simulator import DirectLink, Seat, Simulation
 from silo.errors import SiloError
 from silo.link import Unreachable
@@ -76,7 +78,8 @@ class Bench(Simulation):
         self.errors: dict[str, list[str]] = {}
         self.progress: dict[str, list[Progress]] = {}
         self._service_type = service
-        super().__init__(directory, *toy, policy(**rules), seats)
+        # At the usual 0.01 an honest silo may be excluded by chance, which is not what these tests are about.
+        super().__init__(directory, *toy, policy(**({"fdr_micro": 1} | rules)), seats)
 
     def open_service(self) -> Service:
         store = Store(f"sqlite:///{self.directory / 'coordinator.db'}")
@@ -155,6 +158,16 @@ def bench(
     """Honest silos, but for what `liars` changes of their seats."""
     seats = {name: seat(index, **dict(liars or {}).get(name, {})) for index, name in enumerate(silos)}
     return Bench(directory, seats, service, toy or task(rounds, folds), rules)
+
+
+def where_drawn(directory: Path, make: Callable[[Path], Bench], silo: str) -> Bench:
+    """A federation in its first checking phase, in which `silo` was drawn as a checker (1 in 256 times it is not)."""
+    for attempt in range(6):
+        federation = make(directory / str(attempt))
+        federation.until(lambda history: history.phase is Phase.CHECKING)
+        if silo in turns.awaited(federation.history):
+            return federation
+    raise AssertionError(f"{silo} is never drawn")
 
 
 def outcomes(history: History) -> list[Outcome]:

@@ -30,12 +30,10 @@ class LyingKeys:
         self.real = SiloSum(secret)
         self.context = context_of(base64.b64decode(blob["ckks"]))
         self.tag_secret = base64.b64decode(blob["tags"])
-        self.model_secret, self.key_check, self.open_sum = (
-            self.real.model_secret,
-            self.real.key_check,
-            self.real.open_sum,
-        )
         self._protect, self._answer = protect, answer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
 
     def protect(self, fields: Fields, packing: Packing, *, plan: str, silo: str) -> Protected:
         if self._protect is None:
@@ -177,3 +175,16 @@ def trainer_that_gives(update: Callable[[NDArray[np.float64]], Any]) -> dict[str
         return Changed()
 
     return {"trainer": make}
+
+
+class RefusingScheme(OneKey):
+    """Finds fault with every sum."""
+
+    def join(self, secret: bytes) -> Any:
+        keys = LyingKeys(secret)
+
+        def refuse(*arguments: Any, **rest: Any) -> None:
+            raise CheckFailed("tags")
+
+        vars(keys)["open_sum"] = refuse
+        return keys

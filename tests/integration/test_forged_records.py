@@ -29,7 +29,7 @@ from protos.records import (
     body_class,
 )
 from protos.rounds import Phase
-from tests.integration.bench import Bench, WatchedLink, bench, outcomes
+from tests.integration.bench import Bench, WatchedLink, bench, outcomes, where_drawn
 from tests.integration.federation import SILOS
 
 VICTIM = "bob"
@@ -150,7 +150,11 @@ def _without_victim(body: Any, field: str, named: str | None = None) -> Any:
     ],
 )
 def test_silo_whose_taken_message_is_left_out_halts(tmp_path: Path, cls: Any, field: str, named: str | None) -> None:
-    federation = _shown(tmp_path, only(cls, lambda body: _without_victim(body, field, named)))
+    forge = only(cls, lambda body: _without_victim(body, field, named))
+    if cls is Decision:
+        federation = where_drawn(tmp_path, lambda directory: _shown(directory, forge), VICTIM)
+    else:
+        federation = _shown(tmp_path, forge)
     federation.until(lambda history: federation.link(VICTIM).forged or history.phase is Phase.FINISHED)
     federation.turn()
     assert federation.link(VICTIM).forged

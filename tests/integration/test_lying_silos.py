@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit import votes
 from audit.history import History
 from crypto import sketch
-from crypto.identity import sign
-from protos.codec import decode, pack
-from protos.messages import Refusal
+from protos.codec import decode, unpack
+from protos.messages import Refusal, Signed, TraceOpening
 from protos.rounds import Phase
 from protos.task import MICRO, Layout, Task
 from silo.gaussian import gaussian
+from silo.link import Unreachable
 from silo.trainer import trainer_for
-from tests.integration.bench import Bench, WatchedLink, bench, closed, outcomes
+from tests.integration.bench import Bench, WatchedLink, bench, closed, outcomes, where_drawn
 from tests.integration.federation import SILOS, task
 from tests.integration.liars import (
+    RefusingScheme,
     ReplayingScheme,
     another_key,
     another_update,
@@ -141,17 +141,7 @@ def test_halves_that_the_folds_cancel_void_one_round_and_the_trace_convicts(
     """Two halves make whole numbers in every fold; equal weights of 203 make them show in the sum."""
     rules = {"total_weight": 1015, "floor_micro": MICRO, "cap_micro": MICRO}
     federation = bench(tmp_path, {LIAR: protecting(two_halves)}, rounds=1, **rules)
-    federation.until(in_phase(Phase.OPENING))
-    honest = sketch.sketch
-
-    def adapted(fields: Any, packing: Any, signs: Any) -> Any:
-        folds, output = honest(fields, packing, signs)
-        folds[:, 0] += (signs[:, 0].astype(np.int32) - signs[:, 1]) // 2
-        return folds, output
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sketch, "sketch", adapted)
-        federation._step(LIAR)
+    _adapt_sketches(federation, monkeypatch)
     history = federation.until(closed(1))
     void, first = outcomes(history)[0], history.rounds[0]
     assert first.recheck is None
@@ -177,19 +167,19 @@ def test_opposite_chunks_pass_the_folds_at_most_as_often_as_their_signs_agree(tm
 
 
 def test_checker_that_accuses_an_honest_silo_is_outvoted_and_convicted(tmp_path: Path) -> None:
-    federation = bench(tmp_path, {LIAR: answering(lambda silo: False)}, rounds=1)
-    history = federation.run()
+    accuser = {LIAR: answering(lambda silo: False)}
+    history = where_drawn(tmp_path, lambda directory: bench(directory, accuser, rounds=1), LIAR).run()
     assert history.round.recheck is not None
     assert set(history.convicted) == {LIAR}
     assert set(history.round.weights) == set(HONEST)
 
 
 def test_checker_that_turns_to_the_truth_in_the_recheck_is_convicted_for_its_first_answer(tmp_path: Path) -> None:
-    federation = bench(tmp_path, {LIAR: answering(lambda silo: False if first() else None)}, rounds=1)
-
-    def first() -> bool:
-        return federation.sessions[LIAR].history.phase is Phase.CHECKING
-
+    phase = [Phase.CHECKING]
+    accuser = {LIAR: answering(lambda silo: False if phase[0] is Phase.CHECKING else None)}
+    federation = where_drawn(tmp_path, lambda directory: bench(directory, accuser, rounds=1), LIAR)
+    federation.turn()
+    phase[0] = federation.history.phase
     history = federation.run()
     assert history.round.recheck is not None
     assert set(history.convicted) == {LIAR}
@@ -205,33 +195,70 @@ def test_checker_that_covers_for_a_liar_is_convicted_with_it(tmp_path: Path) -> 
 
 
 def test_lone_accuser_whom_nobody_else_answers_convicts_nobody(tmp_path: Path) -> None:
-    federation = bench(tmp_path, {LIAR: answering(lambda silo: False)}, rounds=1)
-    federation.until(in_phase(Phase.CHECKING))
-    accused = set(votes.duties(federation.history.round.seed, SILOS))
-    assert accused == set(SILOS)
+    accuser = {LIAR: answering(lambda silo: False)}
+    federation = where_drawn(tmp_path, lambda directory: bench(directory, accuser, rounds=1), LIAR)
     for name in HONEST:
         federation.link(name).down = True
     history = federation.until(lambda state: state.round.decision is not None or bool(outcomes(state)))
+    assert history.round.recheck is not None
     assert history.convicted == {}
 
 
 def test_silo_that_falsely_refuses_an_honest_sum_stops_only_itself(tmp_path: Path) -> None:
-    federation = bench(tmp_path, rounds=1)
-    federation.until(in_phase(Phase.VERIFYING))
-    history = federation.history
-    refusal = Refusal(history.genesis.federation, history.round.sum_digest, "tags")
-    _say(federation, LIAR, refusal)
-    federation.link(LIAR).down = True
-    federation.run()
-    (outcome,) = outcomes(history)
-    assert (outcome.result, outcome.convicted) == ("adopted", ())
-    assert {signed.signer for signed in outcome.refusals} == {LIAR}
-    assert {signed.signer for signed in outcome.adoptions} == set(HONEST)
+    federation = bench(tmp_path, {LIAR: {"scheme": RefusingScheme}}, rounds=2)
+    history = federation.run()
+    first, second = outcomes(history)
+    assert (first.result, first.convicted) == ("adopted", ())
+    assert {signed.signer for signed in first.refusals} == {LIAR}
+    assert {signed.signer for signed in first.adoptions} == set(HONEST)
+    assert "Halted: a check of the sum of round 1 failed here" in federation.said(LIAR)
+    assert (second.result, set(history.round.weights)) == ("adopted", set(HONEST))
 
 
-def _say(federation: Bench, name: str, body: Any) -> Any:
-    message = pack(sign(body, name, federation.identities[name].signing))
-    return federation.service.submit(name, message)
+def test_liar_that_withholds_its_trace_gets_no_more_than_three_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can be blamed for a trace that is incomplete, so an operator has to look."""
+    rules = {"total_weight": 1015, "floor_micro": MICRO, "cap_micro": MICRO}
+    federation = bench(tmp_path, {LIAR: protecting(two_halves)}, rounds=9, **rules)
+    link = federation.link(LIAR)
+    real = link.submit
+
+    def without_trace(message: bytes) -> Any:
+        if unpack(Signed, message).body["kind"] == TraceOpening.KIND:
+            raise Unreachable("not today")
+        return real(message)
+
+    monkeypatch.setattr(link, "submit", without_trace)
+    _adapt_sketches(federation, monkeypatch)
+    history = federation.until(closed(3))
+    federation.turns(5)
+    assert [(one.result, one.fault, one.convicted) for one in outcomes(history)] == [("void", "none", ())] * 3
+    assert all("trace is incomplete: ['bob']" in one.reason for one in outcomes(history))
+    assert history.model == federation.task.initial_model
+    assert history.halted
+    assert all("Halted" in federation.said(name) for name in HONEST)
+
+
+def _adapt_sketches(federation: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The liar says of every opening what its two halves make of the folds."""
+    honest = sketch.sketch
+    name = [""]
+
+    def adapted(fields: Any, packing: Any, signs: Any) -> Any:
+        folds, output = honest(fields, packing, signs)
+        if name[0] == LIAR:
+            folds[:, 0] += (signs[:, 0].astype(np.int32) - signs[:, 1]) // 2
+        return folds, output
+
+    step = federation._step
+
+    def named(silo: str) -> Any:
+        name[0] = silo
+        return step(silo)
+
+    monkeypatch.setattr(sketch, "sketch", adapted)
+    monkeypatch.setattr(federation, "_step", named)
 
 
 # Training

@@ -17,7 +17,7 @@ from protos.codec import decode, pack, unpack
 from protos.messages import Answers, Commit, Opening, Signed
 from protos.rounds import Phase
 from silo import duties
-from tests.integration.bench import Bench, bench, closed, outcomes
+from tests.integration.bench import Bench, bench, closed, outcomes, where_drawn
 from tests.integration.federation import SILOS
 
 LIAR = "bob"
@@ -211,8 +211,7 @@ def test_uploaded_bytes_that_were_not_committed_to_are_refused(tmp_path: Path) -
 
 
 def test_answers_about_others_than_the_drawn_are_refused(tmp_path: Path) -> None:
-    federation = bench(tmp_path, rounds=1)
-    federation.until(in_phase(Phase.CHECKING))
+    federation = where_drawn(tmp_path, lambda directory: bench(directory, rounds=1), LIAR)
     history = federation.history
     assert_refused(federation, LIAR, Answers("simulated", history.round.openings_digest, ()), "exactly the silos")
     assert_refused(federation, LIAR, Answers("simulated", history.round.plan_digest, ()), "another record")
