@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit check wire bench clean
+.PHONY: setup demo test test-unit check wire clean
 
 setup: $(STAMP)
 
@@ -20,7 +20,7 @@ test: setup
 	$(PY) -m pytest
 
 test-unit: setup
-	$(PY) -m pytest -m "not torch and not processes and not data"
+	$(PY) -m pytest -m "not torch and not processes and not data and not integration"
 
 check: setup
 	.venv/bin/ruff check .

@@ -55,6 +55,12 @@ WHOLES = st.builds(
 )
 
 
+@pytest.mark.parametrize("text", ["AB==", "AA", "A A=", "AAB="])
+def test_second_base64_text_of_the_same_bytes_is_refused(text: str) -> None:
+    with pytest.raises(MalformedMessage, match="base64"):
+        decode(Whole, encode(GOOD) | {"blob": text})
+
+
 @given(WHOLES)
 def test_messages_come_back_as_they_went(message: Whole) -> None:
     assert unpack(Whole, pack(message)) == message
