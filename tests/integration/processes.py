@@ -44,10 +44,10 @@ every = 1
 
 POLICY = """
 [deadlines]
-commit_s = 20
-open_s = 20
-check_s = 20
-verify_s = 20
+commit_s = 60
+open_s = 60
+check_s = 60
+verify_s = 60
 """
 
 

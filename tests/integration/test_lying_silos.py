@@ -17,6 +17,7 @@ from protos.codec import decode, unpack
 from protos.messages import Refusal, Signed, TraceOpening
 from protos.rounds import Phase
 from protos.task import MICRO, Layout, Task
+from silo import duties
 from silo.gaussian import gaussian
 from silo.link import Unreachable
 from silo.trainer import trainer_for
@@ -202,6 +203,33 @@ def test_lone_accuser_whom_nobody_else_answers_convicts_nobody(tmp_path: Path) -
     history = federation.until(lambda state: state.round.decision is not None or bool(outcomes(state)))
     assert history.round.recheck is not None
     assert history.convicted == {}
+
+
+def test_false_sketch_for_which_every_checker_vouched_voids_the_round_and_the_trace_convicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sum is true and its tags hold; only the prediction from the sketches fails, so the trace asks the tags."""
+    federation = bench(tmp_path, rounds=1)
+    federation.until(in_phase(Phase.OPENING))
+    honest, real = sketch.sketch, duties._bears_out
+
+    def false(*arguments: Any) -> Any:
+        folds, output = honest(*arguments)
+        folds[0, 0] += 1
+        return folds, output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sketch, "sketch", false)
+        federation._step(LIAR)
+
+    def vouching(desk: Any, history: History, subject: str) -> bool:
+        return history.phase is not Phase.TRACE_CHECKING or real(desk, history, subject)
+
+    monkeypatch.setattr(duties, "_bears_out", vouching)
+    history = federation.until(closed(1))
+    assert history.round.trace is not None
+    assert {decode(Refusal, signed.body).check for signed in history.round.trace.refusals} == {"sketch"}
+    assert (outcomes(history)[0].fault, set(history.convicted)) == ("silo", {LIAR})
 
 
 def test_silo_that_falsely_refuses_an_honest_sum_stops_only_itself(tmp_path: Path) -> None:
