@@ -48,23 +48,31 @@ class Blobs:
             BadBlob: if they are more than `limit`, or not those of `digest`.
             StoreError: if the disk is full or fails.
         """
-        path = self._path(digest)
-        temporary = self._directory / f"{digest}.{next(self._numbers)}{_TEMPORARY}"
+        self._path(digest)
+        self._store(chunks, merkle, limit, digest)
+
+    def add(self, chunks: Iterable[bytes], *, merkle: bool, limit: int) -> str:
+        """As `write` for bytes of our own making; returns the digest, which is known only at their end."""
+        return self._store(chunks, merkle, limit, None)
+
+    def _store(self, chunks: Iterable[bytes], is_merkle: bool, limit: int, expected: str | None) -> str:
+        temporary = self._directory / f"{next(self._numbers)}{_TEMPORARY}"
         try:
             with _opened(temporary, "xb") as file:
-                found = _digest(_spooled(chunks, file, limit), merkle)
+                found = _digest(_spooled(chunks, file, limit), is_merkle)
                 with _translated():
                     file.flush()
                     os.fsync(file.fileno())
-            if not hmac.compare_digest(found, digest):
+            if expected is not None and not hmac.compare_digest(found, expected):
                 raise BadBlob(
-                    f"the uploaded bytes have the digest {found[:16]}, not {digest[:16]}: send the whole again"
+                    f"the uploaded bytes have the digest {found[:16]}, not {expected[:16]}: send the whole again"
                 )
             with _translated():
-                os.replace(temporary, path)
+                os.replace(temporary, self._path(found))
                 self._flush_directory()
         finally:
             temporary.unlink(missing_ok=True)
+        return found
 
     def read(self, digest: str, chunk: int = CHUNK) -> Iterator[bytes]:
         """The bytes of a blob in pieces of `chunk`, the last one shorter; NoSuchBlob if it is not here."""

@@ -299,10 +299,8 @@ class Service:
         if len(weights) < view.plan.privacy_minimum:
             return None
         sources = [self._words(view.commits[silo].ciphertext) for silo in weights]
-        chunks = [ring.to_bytes(words) for words in ring.weighted_sum(sources, list(weights.values()))]
-        root = merkle.root(chunks)
-        self._blobs.write(root, chunks, merkle=True, limit=len(chunks) * CHUNK_BYTES)
-        return root
+        chunks = (ring.to_bytes(words) for words in ring.weighted_sum(sources, list(weights.values())))
+        return self._blobs.add(chunks, merkle=True, limit=self.history.packing.chunks * CHUNK_BYTES)
 
     def _wanted(self, signed: Signed) -> tuple[str, ...]:
         sealed = signed.body.get("sealed")

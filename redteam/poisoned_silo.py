@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from redteam.badnets import BadNets
-from silo.duties import LocalPolicy
+from silo.desk import LocalPolicy
 from silo.errors import SiloError
 from silo.runner import Work, run
 

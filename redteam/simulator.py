@@ -25,7 +25,7 @@ from protos.records import Genesis, Outcome
 from protos.rounds import Phase
 from protos.task import Policy, Task
 from silo.data import Records
-from silo.duties import Desk, LocalPolicy
+from silo.desk import Desk, LocalPolicy
 from silo.entropy import Entropy, OsEntropy
 from silo.identity import SiloIdentity
 from silo.ledger import Ledger

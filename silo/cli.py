@@ -181,7 +181,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _work(options: argparse.Namespace) -> Work:
-    from silo.duties import LocalPolicy
+    from silo.desk import LocalPolicy
     from silo.runner import Work
 
     default = LocalPolicy()
@@ -240,7 +240,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _resume(options: argparse.Namespace) -> None:
-    from silo.duties import LocalPolicy
+    from silo.desk import LocalPolicy
     from silo.runner import Work, locked, open_link, open_session
 
     link = open_link(options.directory)

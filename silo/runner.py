@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from audit.history import History
     from protos.task import Task
     from silo.client import GrpcLink
-    from silo.duties import Desk, LocalPolicy
+    from silo.desk import Desk, LocalPolicy
     from silo.entropy import Entropy
     from silo.session import Progress, Session
     from silo.trainer import Trainer
@@ -154,7 +154,7 @@ _SOME_MEMBER = {"kind": "concordat/member/v1", "signing_key": "0" * 64, "exchang
 def _desk_for(work: Work, records: Records | None, link: GrpcLink) -> Callable[[History, Workspace], Desk]:
     def make(history: History, workspace: Workspace) -> Desk:
         from crypto.secure_sum import PackedCkks
-        from silo.duties import Desk
+        from silo.desk import Desk
         from silo.ledger import Ledger
         from silo.trainer import trainer_for
 

@@ -31,8 +31,8 @@ from protos.errors import MalformedMessage
 from protos.messages import Refusal, Signed
 from protos.records import Challenge, Decision, Openings, Outcome, Recheck, Record, SignedHead, Trace, TraceOpenings
 from protos.rounds import Phase
-from silo import duties
-from silo.duties import Desk, NotYet, SitOut
+from silo import duties, keying
+from silo.desk import Desk, NotYet, SitOut
 from silo.errors import SiloError
 from silo.journal import Journal
 from silo.link import Link, Refused, Unreachable
@@ -273,7 +273,7 @@ class Session:
         try:
             keys = self.desk.keys(epoch)
             digest = history.model if confirming else self._adopted_digest()
-            sealed = duties.sealed_model(self.desk, history, keys, digest)
+            sealed = keying.sealed_model(self.desk, history, keys, digest)
             if hashlib.sha256(sealed).hexdigest() in wanted:
                 self.link.upload(hashlib.sha256(sealed).hexdigest(), [sealed])
         except (Refused, Unreachable, SitOut):

@@ -27,6 +27,18 @@ class Update:
     prototypes: bytes | None
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """A ciphertext on disk, one chunk in memory at a time; may be iterated again, as a retried upload needs."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+
 class Workspace:
     """One silo's files below `directory` (mode 0700)."""
 
@@ -89,11 +101,9 @@ class Workspace:
         values = np.frombuffer(names[0].read_bytes(), dtype="<i2").astype(np.int16)
         return Update(values, names[1].read_bytes(), names[2].read_bytes() or None)
 
-    def ciphertext(self, round: int) -> Iterator[bytes]:
-        """Chunks of the round's ciphertext."""
-        with (self.directory / f"round-{round}.ciphertext").open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+    def ciphertext(self, round: int) -> Chunks:
+        """Chunks of the round's ciphertext, read from disk each time they are iterated."""
+        return Chunks(self.directory / f"round-{round}.ciphertext")
 
     def _write(self, name: str, chunks: Iterable[bytes]) -> None:
         path = self.directory / f"{name}.tmp"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from protos.task import Task, Training
 from silo.data import Records
-from silo.duties import LocalPolicy
+from silo.desk import LocalPolicy
 from silo.entropy import Entropy
 from silo.runner import Work, run
 from silo.trainer import trainer_for

@@ -17,7 +17,7 @@ from protos.codec import unpack
 from protos.messages import Charge
 from protos.records import SignedHead
 from protos.rounds import Phase
-from silo.duties import LocalPolicy
+from silo.desk import LocalPolicy
 from silo.errors import BudgetExhausted
 from silo.identity import SiloIdentity
 from silo.ledger import Ledger

@@ -17,7 +17,7 @@ from protos.codec import decode, unpack
 from protos.messages import Refusal, Signed, TraceOpening
 from protos.rounds import Phase
 from protos.task import MICRO, Layout, Task
-from silo import duties
+from silo import checking
 from silo.gaussian import gaussian
 from silo.link import Unreachable
 from silo.trainer import trainer_for
@@ -211,7 +211,7 @@ def test_false_sketch_for_which_every_checker_vouched_voids_the_round_and_the_tr
     """The sum is true and its tags hold; only the prediction from the sketches fails, so the trace asks the tags."""
     federation = bench(tmp_path, rounds=1)
     federation.until(in_phase(Phase.OPENING))
-    honest, real = sketch.sketch, duties._bears_out
+    honest, real = sketch.sketch, checking.bears_out
 
     def false(*arguments: Any) -> Any:
         folds, output = honest(*arguments)
@@ -225,7 +225,7 @@ def test_false_sketch_for_which_every_checker_vouched_voids_the_round_and_the_tr
     def vouching(desk: Any, history: History, subject: str) -> bool:
         return history.phase is not Phase.TRACE_CHECKING or real(desk, history, subject)
 
-    monkeypatch.setattr(duties, "_bears_out", vouching)
+    monkeypatch.setattr(checking, "bears_out", vouching)
     history = federation.until(closed(1))
     assert history.round.trace is not None
     assert {decode(Refusal, signed.body).check for signed in history.round.trace.refusals} == {"sketch"}

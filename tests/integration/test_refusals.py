@@ -186,7 +186,7 @@ def test_ciphertext_of_another_form_is_refused_and_the_silo_withdrawn(tmp_path: 
     federation.service.upload(LIAR, root, iter(chunks))
     session._read(0.0)
     federation.link(LIAR).down = True
-    receipt = duties._charge_round(session.desk, federation.history.round.plan)
+    receipt = session.desk.charge_round(federation.history.round.plan)
     folds = bytes(2 * 3 * 4)
     body = Opening("simulated", federation.history.round.challenge_digest, folds, b"", root, tags_of, sums, receipt)
     assert_refused(federation, LIAR, body, reason)

@@ -1,0 +1,77 @@
+"""What a silo's duties work with, and why a duty may have to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.accounting import round_charges
+from crypto.scheme import SumKeys, SumScheme
+from protos.messages import Receipt
+from protos.records import Plan
+from silo.entropy import Entropy
+from silo.errors import SiloError
+from silo.ledger import Ledger
+from silo.link import Link
+from silo.trainer import Trainer
+from silo.workspace import Workspace
+
+if TYPE_CHECKING:
+    from silo.identity import SiloIdentity
+
+
+class NotYet(SiloError):
+    """Raised when the operator has to act before this step, such as approving a member; it is tried again."""
+
+
+class SitOut(SiloError):
+    """Raised when this silo cannot take part in the step any more; it rejoins with the next round."""
+
+
+@dataclass(frozen=True)
+class LocalPolicy:
+    """A silo's own floors under what a plan may ask for."""
+
+    quorum: int = 3
+    privacy_minimum: int = 2
+
+
+@dataclass
+class Desk:
+    """Everything that the duties work with."""
+
+    identity: SiloIdentity
+    link: Link
+    workspace: Workspace
+    ledger: Ledger
+    trainer: Trainer
+    labels: NDArray[np.int64]
+    scheme: SumScheme
+    entropy: Entropy
+    approved: Callable[[], Mapping[str, str]]
+    policy: LocalPolicy
+    _joined: tuple[bytes, SumKeys] | None = field(default=None, init=False, repr=False)
+
+    def keys(self, epoch: int) -> SumKeys:
+        """The sum's keys of a key epoch; SitOut where they are not here."""
+        secret = self.workspace.load_secret(epoch)
+        if secret is None:
+            raise SitOut(f"the secrets of key epoch {epoch} are not here: ask the coordinator to start a new epoch")
+        # By the secret, not the epoch: the next steward deals other secrets for the same epoch.
+        if self._joined is None or self._joined[0] != secret:
+            self._joined = secret, self.scheme.join(secret)
+        return self._joined[1]
+
+    def charge_round(self, plan: Plan) -> Receipt:
+        """Everything that a round releases, charged once: the same call later finds the same receipt."""
+        charges = round_charges(plan.training, plan.prototypes, plan.evaluation_noise_micro)
+        return self.ledger.charge(round_key(plan.round), charges)
+
+
+def round_key(number: int) -> str:
+    """Under which key the ledger holds a round."""
+    return f"round-{number}"
