@@ -49,8 +49,9 @@ from protos.rounds import Phase, follow
 
 TRACE_ROWS = 16
 MAX_UNTRACED = 3
-"""Failed sums whose trace stayed incomplete, after which no sum is opened until an operator acts: each one tells the
-coordinator the name of a failed check, and a trace that it never completes blames nobody."""
+"""Sums of a key epoch that were neither adopted nor laid to anybody, after which no sum is opened until an operator
+acts. Each one may have told the coordinator the name of a failed check: refusals that it reads and never takes, like a
+trace that it never completes, blame nobody."""
 
 
 @dataclass
@@ -259,7 +260,7 @@ def _outcome(history: History, body: Outcome, record: Record, digest: str) -> No
     view = history.round
     view.outcome = body
     _convict(history, body)
-    history.untraced += view.trace is not None and body.fault == "none"
+    history.untraced += view.sum is not None and body.result == "void" and body.fault == "none"
     history.halted = body.fault == "sum" or history.untraced >= MAX_UNTRACED
     if body.result == "adopted":
         history.model, history.adopted = body.model, record.sequence

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from crypto import ring
 from crypto.ckks_key import SEED_BYTES, key_words
-from crypto.errors import KeyMismatch, OutOfRange
+from crypto.errors import BadCiphertext, KeyMismatch, OutOfRange
 from crypto.packing import SLOTS
 
 SCALE_LOG2 = 22
@@ -109,9 +109,18 @@ class CkksKey:
         """Slots of one chunk: shape [2048], float64, with noise (`NOISE_STD` for a fresh encryption).
 
         What it returns is not to be trusted, and not to leave the silo, before the tags are checked.
+
+        Raises:
+            BadCiphertext: the library does not take the words; the opening or sum that they are of is rejected.
         """
-        vector = tenseal.ckks_vector_from(self._context, _build(ring.to_bytes(words)))
-        return np.array(vector.decrypt(), dtype=np.float64)
+        try:
+            vector = tenseal.ckks_vector_from(self._context, _build(ring.to_bytes(words)))
+            slots = np.array(vector.decrypt(), dtype=np.float64)
+        except (ValueError, RuntimeError):
+            raise BadCiphertext("the library does not read this ciphertext; reject it") from None
+        if slots.shape != (SLOTS,) or not bool(np.isfinite(slots).all()):
+            raise BadCiphertext("the library read no slots in this ciphertext; reject it")
+        return slots
 
     def __repr__(self) -> str:
         return "CkksKey()"

@@ -7,7 +7,7 @@ which need no key and not even this module.
 Why decoding is exact. Noise adds linearly: a combination of fresh encryptions with integer coefficients c has slot
 noise that is sub-Gaussian with standard deviation `NOISE_STD * |c|`, |c| the Euclidean norm, so that a slot is off by
 more than t with probability at most 2 exp(-t^2 / (2 NOISE_STD^2 |c|^2)). With W = 1024 the worst weights that any
-policy allows put everything on one silo: |c| = 1024, standard deviation 0.0363 (0.013 for 20 silos under cap 2).
+policy allows put everything on one silo: |c| = 1024, standard deviation 0.0363 (0.010 for 20 silos under cap 2).
 A sum has at most 1032 chunks, 2^21 slots.
 
 - wrong decoding needs an error of 1/2: below 2^21 * 2 exp(-95) < 2^-114 a round;

@@ -26,10 +26,10 @@ def dumps(value: JsonValue) -> bytes:
     Raises:
         MalformedMessage: if it holds a float, an integer beyond ±(2^53 - 1) or something that is not JSON.
     """
-    _refuse_floats(value)
     try:
+        _refuse_floats(value)
         return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, TypeError, UnicodeError) as error:
+    except (rfc8785.CanonicalizationError, TypeError, UnicodeError, RecursionError) as error:
         raise MalformedMessage(f"not canonical JSON: {error}") from error
 
 

@@ -114,7 +114,10 @@ def approve(directory: Path, fingerprints: Mapping[str, str]) -> dict[str, str]:
 
 def parse_roster(data: bytes) -> dict[str, str]:
     """Names to fingerprints from JSON; ValueError for anything else."""
-    value = json.loads(data)
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError("an object of names and fingerprints is needed")
     return {require_name(name): require_fingerprint(text) for name, text in value.items()}

@@ -27,12 +27,13 @@ def in_phase(phase: Phase) -> Any:
 
 
 class FalseSum(Service):
-    """Publishes what `lie` makes of the ciphertexts and weights, in the first round."""
+    """Publishes what `lie` makes of the ciphertexts and weights, in the first `rounds`."""
 
     lie: Callable[[list[list[Any]], list[int]], list[Any]]
+    rounds = 1
 
     def _sum(self) -> str | None:
-        if len(self.history.rounds) > 1:
+        if len(self.history.rounds) > self.rounds:
             return super()._sum()
         view = self.history.round
         parts = [list(self._words(view.commits[silo].ciphertext)) for silo in view.weights]
