@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit check wire clean
+.PHONY: setup demo test test-unit check wire bench-crypto clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,9 @@ check: setup
 
 wire: setup
 	$(PY) -m tools.wire
+
+bench-crypto: setup
+	$(PY) -m tools.bench_crypto
 
 clean:
 	rm -rf build .venv

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from coordinator.errors import BadBlob, BadRequest, NoSuchBlob, StoreError
 from crypto import merkle
 
-CHUNK = 65536
+PIECE = 65536
 _TEMPORARY = ".part"
 
 
@@ -35,13 +35,13 @@ class Blobs:
             for leftover in directory.glob(f"*{_TEMPORARY}"):
                 leftover.unlink()
 
-    def write(self, digest: str, chunks: Iterable[bytes], *, merkle: bool, limit: int) -> None:
+    def write(self, digest: str, chunks: Iterable[bytes], *, leaf: int | None, limit: int) -> None:
         """Store the bytes of `digest`, in pieces of any size; durable on return, and nothing left on an error.
 
         Args:
-            digest: Merkle root over 65536-byte chunks if `merkle`, else SHA-256, in hex.
+            digest: Merkle root over chunks of `leaf` bytes, or SHA-256 if that is None, in hex.
             chunks: the bytes; read to the end even if the blob is there already.
-            merkle: which digest it is.
+            leaf: bytes of a Merkle leaf, or None.
             limit: bytes allowed in all.
 
         Raises:
@@ -49,17 +49,17 @@ class Blobs:
             StoreError: if the disk is full or fails.
         """
         self._path(digest)
-        self._store(chunks, merkle, limit, digest)
+        self._store(chunks, leaf, limit, digest)
 
-    def add(self, chunks: Iterable[bytes], *, merkle: bool, limit: int) -> str:
+    def add(self, chunks: Iterable[bytes], *, leaf: int | None, limit: int) -> str:
         """As `write` for bytes of our own making; returns the digest, which is known only at their end."""
-        return self._store(chunks, merkle, limit, None)
+        return self._store(chunks, leaf, limit, None)
 
-    def _store(self, chunks: Iterable[bytes], is_merkle: bool, limit: int, expected: str | None) -> str:
+    def _store(self, chunks: Iterable[bytes], leaf: int | None, limit: int, expected: str | None) -> str:
         temporary = self._directory / f"{next(self._numbers)}{_TEMPORARY}"
         try:
             with _opened(temporary, "xb") as file:
-                found = _digest(_spooled(chunks, file, limit), is_merkle)
+                found = _digest(_spooled(chunks, file, limit, leaf or PIECE), leaf is not None)
                 with _translated():
                     file.flush()
                     os.fsync(file.fileno())
@@ -74,7 +74,7 @@ class Blobs:
             temporary.unlink(missing_ok=True)
         return found
 
-    def read(self, digest: str, chunk: int = CHUNK) -> Iterator[bytes]:
+    def read(self, digest: str, chunk: int = PIECE) -> Iterator[bytes]:
         """The bytes of a blob in pieces of `chunk`, the last one shorter; NoSuchBlob if it is not here."""
         path = self._path(digest)
         if not path.exists():
@@ -124,8 +124,8 @@ def _digest(chunks: Iterable[bytes], is_merkle: bool) -> str:
     return running.hexdigest()
 
 
-def _spooled(chunks: Iterable[bytes], file: BinaryIO, limit: int) -> Iterator[bytes]:
-    """Write the bytes to `file` and pass them on cut into chunks of 65536."""
+def _spooled(chunks: Iterable[bytes], file: BinaryIO, limit: int, size: int) -> Iterator[bytes]:
+    """Write the bytes to `file` and pass them on cut into chunks of `size`."""
     total, pending = 0, bytearray()
     for piece in chunks:
         total += len(piece)
@@ -134,9 +134,9 @@ def _spooled(chunks: Iterable[bytes], file: BinaryIO, limit: int) -> Iterator[by
         with _translated():
             file.write(piece)
         pending += piece
-        while len(pending) >= CHUNK:
-            yield bytes(pending[:CHUNK])
-            del pending[:CHUNK]
+        while len(pending) >= size:
+            yield bytes(pending[:size])
+            del pending[:size]
     if pending:
         yield bytes(pending)
 

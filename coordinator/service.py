@@ -37,7 +37,6 @@ PRESENCE_MS = 30_000
 BATCH_BYTES = 4 << 20
 MAX_MESSAGE = 64 << 20
 SEALED_OVERHEAD = 1024
-CHUNK_BYTES = ring.CHUNK_BYTES
 
 
 class Service:
@@ -65,7 +64,7 @@ class Service:
         with self._lock:
             if self._records:
                 raise RejectedMessage("this directory holds a federation already: choose another one")
-            self._blobs.write(genesis.task.initial_model, [initial_model], merkle=False, limit=len(initial_model))
+            self._blobs.write(genesis.task.initial_model, [initial_model], leaf=None, limit=len(initial_model))
             self._append(genesis)
 
     def enrol(self, name: str, signing_key: str, exchange_key: str) -> None:
@@ -131,9 +130,9 @@ class Service:
         """Store a blob that the round awaits from `peer`; a second upload of the same blob changes nothing."""
         with self._lock:
             self._admit(peer)
-            limit, tree = self._expected(peer, digest)
+            limit, leaf = self._expected(peer, digest)
         if not self._blobs.has(digest):
-            self._blobs.write(digest, chunks, merkle=tree, limit=limit)
+            self._blobs.write(digest, chunks, leaf=leaf, limit=limit)
 
     def download(self, peer: str, digest: str) -> Iterator[bytes]:
         """A blob in pieces; only blobs that the log makes public to silos, never a whole update."""
@@ -284,13 +283,13 @@ class Service:
         root = merkle.root(chunks)
         if root != signed.body["folded"]:
             raise RejectedMessage("the folded ciphertext is not the fold of the committed one")
-        self._blobs.write(root, chunks, merkle=True, limit=len(chunks) * CHUNK_BYTES)
+        self._blobs.write(root, chunks, leaf=ring.CHUNK_BYTES, limit=len(chunks) * ring.CHUNK_BYTES)
 
     def _rows(self, kind: str) -> NDArray[Any]:
         return self.history.opening_rows if kind == Opening.KIND else self.history.trace_rows
 
     def _words(self, digest: str) -> Iterator[NDArray[Any]]:
-        return (ring.parse_chunk(data) for data in self._blobs.read(digest, CHUNK_BYTES))
+        return (ring.parse_fresh(data) for data in self._blobs.read(digest, ring.FRESH_BYTES))
 
     def _sum(self) -> str | None:
         """Compute and store the weighted sum of the retained ciphertexts; Merkle root, or None where it may not be."""
@@ -300,22 +299,22 @@ class Service:
             return None
         sources = [self._words(view.commits[silo].ciphertext) for silo in weights]
         chunks = (ring.to_bytes(words) for words in ring.weighted_sum(sources, list(weights.values())))
-        return self._blobs.add(chunks, merkle=True, limit=self.history.packing.chunks * CHUNK_BYTES)
+        return self._blobs.add(chunks, leaf=ring.CHUNK_BYTES, limit=self.history.packing.chunks * ring.CHUNK_BYTES)
 
     def _wanted(self, signed: Signed) -> tuple[str, ...]:
         sealed = signed.body.get("sealed")
         return (sealed,) if isinstance(sealed, str) and not self._blobs.has(sealed) else ()
 
-    def _expected(self, peer: str, digest: str) -> tuple[int, bool]:
-        """Most bytes and kind (Merkle or flat) of a blob that `peer` may upload now."""
+    def _expected(self, peer: str, digest: str) -> tuple[int, int | None]:
+        """Most bytes, and bytes of a Merkle leaf (None: flat), of a blob that `peer` may upload now."""
         history = self.history
         opening = history.phase is Phase.OPENING and peer in history.round.commits
         if opening and history.round.commits[peer].ciphertext == digest:
-            return history.packing.chunks * CHUNK_BYTES, True
+            return history.packing.chunks * ring.FRESH_BYTES, ring.FRESH_BYTES
         pending = self._pending.get(peer)
         promised = pending.body.get("sealed") if pending and pending.body["kind"] in _SEALING else None
         if digest in (promised, history.sealed):
-            return 4 * history.genesis.task.layout.size + SEALED_OVERHEAD, False
+            return 4 * history.genesis.task.layout.size + SEALED_OVERHEAD, None
         raise RejectedMessage(f"no blob {digest[:16]} is awaited from {peer} now")
 
     def _public(self, peer: str) -> set[str]:

@@ -24,7 +24,13 @@ FIELDS_PER_CHUNK = FIELDS * SLOTS
 LEVELS = 127
 """Quantised values lie within ±127."""
 MAX_MULTIPLE = (2 ** (FIELD_BITS - 1) - 1) // LEVELS
-"""Most values that one field can hold the sum of (1032): bounds the total weight and the chunks in one fold."""
+"""Most values that one field can hold the sum of, whatever they are (1032): bounds the total weight."""
+MAX_BODY_CHUNKS = 4096
+"""Chunks in one fold. Up to 1032 no fold leaves its field. Beyond, the signs see to it: they are uniform and drawn
+after the values are fixed, so by Hoeffding (1963, theorem 2) the sum of n values within ±127 leaves ±127 * 1032 with
+probability at most 2 exp(-(127 * 1032)^2 / (2 n 127^2)), for n = 4096 below 2^-186; below 2^-170 for all 2^15
+fields of an update, and below 2^-100 even if 2^64 seeds were tried to harm a silo. What overflows all the same fails
+the range or the tags, so nothing is decoded wrongly in silence."""
 _CHUNKS_PER_FOLD = 8
 
 
@@ -37,6 +43,7 @@ class Packing:
         width: columns of the body in use, at most 4096.
         output_size: coordinates that have chunks of their own, 0 if none.
         places: shape [d], int64; coordinate i is field `places[i]` of the flattened [chunks, 4096].
+        lengths: shape [chunks], int64; the first `lengths[k]` fields of chunk k hold a coordinate each.
         column_counts: shape [width], int64; in how many body chunks a column holds a coordinate.
     """
 
@@ -48,6 +55,7 @@ class Packing:
     output_size: int
     exact_output: bool
     places: NDArray[np.int64] = field(repr=False)
+    lengths: NDArray[np.int64] = field(repr=False)
     column_counts: NDArray[np.int64] = field(repr=False)
 
     @classmethod
@@ -65,8 +73,8 @@ class Packing:
         body_size = layout.size - output_size
         body_chunks = max(_CHUNKS_PER_FOLD * folds, _ceil(body_size, FIELDS_PER_CHUNK))
         output_chunks = _ceil(output_size, FIELDS_PER_CHUNK)
-        if body_chunks + output_chunks > MAX_MULTIPLE:
-            most = MAX_MULTIPLE * FIELDS_PER_CHUNK
+        if body_chunks > MAX_BODY_CHUNKS:
+            most = MAX_BODY_CHUNKS * FIELDS_PER_CHUNK
             raise OutOfRange(f"{layout.size} parameters overflow a fold; train at most about {most}, such as a head")
         body, output = _split(layout, output_size)
         width = _ceil(body_size, body_chunks)
@@ -75,20 +83,30 @@ class Packing:
         chunk, column = np.divmod(np.arange(body_size), width)
         places[order] = chunk * FIELDS_PER_CHUNK + column
         places[output] = body_chunks * FIELDS_PER_CHUNK + np.arange(output_size)
-        counts = np.bincount(column, minlength=width).astype(np.int64)
-        return cls(
-            layout.size, folds, width, body_chunks, output_chunks, output_size, exact, _frozen(places), _frozen(counts)
+        lengths = np.concatenate(
+            [_lengths(body_size, width, body_chunks), _lengths(output_size, FIELDS_PER_CHUNK, output_chunks)]
         )
+        counts = (np.arange(width) < lengths[:body_chunks, None]).sum(axis=0, dtype=np.int64)
+        arrays = _frozen(places), _frozen(lengths), _frozen(counts)
+        return cls(layout.size, folds, width, body_chunks, output_chunks, output_size, exact, *arrays)
 
     @property
     def chunks(self) -> int:
         """Chunks of a ciphertext: the body's, then the output layer's."""
         return self.body_chunks + self.output_chunks
 
-    @property
-    def used(self) -> NDArray[np.int64]:
-        """Which fields hold a coordinate: shape [chunks, 4096], int64, 0 or 1."""
-        return self.to_fields(np.ones(self.size, dtype=np.int64))
+    def used(self, block: slice = slice(None)) -> NDArray[np.bool_]:
+        """Which fields of a block of chunks hold a coordinate: shape [chunks, 4096]."""
+        held: NDArray[np.bool_] = np.arange(FIELDS_PER_CHUNK) < self.lengths[block, None]
+        return held
+
+    def multiples(self, rows: NDArray[np.int8]) -> NDArray[np.int64]:
+        """How many coordinates a field of a fold adds up: shape [rows, 4096], for a matrix of shape [rows, chunks]."""
+        members = np.abs(rows.astype(np.int64))
+        counts = np.zeros((rows.shape[0], FIELDS_PER_CHUNK), dtype=np.int64)
+        for length in np.unique(self.lengths):
+            counts[:, :length] += members[:, self.lengths == length].sum(axis=1)[:, None]
+        return counts
 
     def to_fields(self, values: NDArray[np.integer]) -> NDArray[np.int64]:
         """Lay integer `values` (shape [d]) into fields (shape [chunks, 4096], int64); unused fields are zero."""
@@ -129,6 +147,10 @@ def _split(layout: Layout, output_size: int) -> tuple[NDArray[np.int64], NDArray
     output = layout.output_offset + np.arange(output_size, dtype=np.int64)
     everything = np.arange(layout.size, dtype=np.int64)
     return np.delete(everything, output), output
+
+
+def _lengths(size: int, width: int, chunks: int) -> NDArray[np.int64]:
+    return np.clip(size - width * np.arange(chunks, dtype=np.int64), 0, width)
 
 
 def _ceil(amount: int, unit: int) -> int:

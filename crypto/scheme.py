@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from crypto.packing import Packing
 from crypto.tags import Contribution
 
-SCHEME = "ckks-4096-60-49/2^22/2x18"
+SCHEME = "ckks-4096-60-49/2^22/2x18/seeded"
 """Name and parameters of the one scheme: ring and moduli, scale, fields of a slot."""
 
 
 @dataclass(frozen=True)
 class Protected:
-    """An update ready to commit to: 65,536-byte ciphertext chunks, and tags (32-byte salt, then `<u8` per chunk)."""
+    """An update ready to commit to: 32,800-byte ciphertext chunks, and tags (32-byte salt, then `<u8` per chunk)."""
 
     chunks: list[bytes] = field(repr=False)
     tags: bytes = field(repr=False)

@@ -73,13 +73,24 @@ def sketch(
     """What a silo says in the clear about its update.
 
     Args:
-        fields: shape [chunks, 4096], within ±127, from `Packing.to_fields`.
+        fields: shape [chunks, 4096], int64, from `Packing.to_fields`: an update within ±127 or a sum of them.
         fold_signs: shape [F, body_chunks].
 
     Returns:
         folds, shape [F, width], int32; exact output layer, shape [output_size], int32 (empty without one).
     """
-    return split(rows(fold_signs, packing).astype(np.int64) @ fields, packing)
+    if fold_signs.ndim != 2 or fold_signs.shape[1] != packing.body_chunks:
+        raise OutOfRange(f"signs are needed for the {packing.body_chunks} chunks of the body")
+    folds = np.zeros((fold_signs.shape[0], packing.width), dtype=np.int64)
+    # Row by row, as ciphertexts are folded: a product of integer matrices takes ten times as long.
+    for column, row in zip(fold_signs.T.tolist(), fields[: packing.body_chunks, : packing.width], strict=True):
+        for fold, sign in zip(folds, column, strict=True):
+            if sign > 0:
+                fold += row
+            elif sign < 0:
+                fold -= row
+    output = fields[packing.body_chunks :].reshape(-1)[: packing.output_size]
+    return folds.astype(np.int32), output.astype(np.int32)
 
 
 def split(folded_fields: NDArray[np.int64], packing: Packing) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

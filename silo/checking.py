@@ -60,7 +60,7 @@ def bears_out(desk: Desk, history: History, subject: str) -> bool:
 
 
 def fetch_chunks(link: Link, root: str) -> list[bytes]:
-    """A ciphertext by its Merkle root; SitOut where the coordinator hands out other bytes (nothing is decrypted)."""
+    """A fold or sum by its Merkle root; SitOut where the coordinator hands out other bytes (nothing is decrypted)."""
     data = b"".join(link.download(root))
     chunks = [data[start : start + ring.CHUNK_BYTES] for start in range(0, len(data), ring.CHUNK_BYTES)]
     if not chunks or merkle.root(chunks) != root:
@@ -96,7 +96,7 @@ def verify(desk: Desk, history: History) -> Adoption | Refusal:
 def _check_prediction(history: History, aggregate: Any) -> None:
     """The sketch of the aggregate must be the weighted sum of the openings' sketches: R is linear, so exactly."""
     view, packing = history.round, history.packing
-    signs = sketch.signs(view.seed, packing.folds, packing.body_chunks).astype(np.int64)
+    signs = sketch.signs(view.seed, packing.folds, packing.body_chunks)
     folds = np.zeros((packing.folds, packing.width), dtype=np.int64)
     output = np.zeros(packing.output_size, dtype=np.int64)
     for silo, weight in view.weights.items():
@@ -104,9 +104,7 @@ def _check_prediction(history: History, aggregate: Any) -> None:
         table, exact = sketch.from_bytes(opening.folds, opening.output, packing, packing.folds)
         folds += weight * table.astype(np.int64)
         output += weight * exact.astype(np.int64)
-    fields = packing.to_fields(aggregate)
-    body = signs @ fields[: packing.body_chunks, : packing.width]
-    exact_part = fields[packing.body_chunks :].reshape(-1)[: packing.output_size]
+    body, exact_part = sketch.sketch(packing.to_fields(aggregate), packing, signs)
     if not (np.array_equal(body, folds) and np.array_equal(exact_part, output)):
         raise CheckFailed("sketch")
 

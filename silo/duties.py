@@ -114,7 +114,7 @@ def _open(desk: Desk, history: History) -> Opening:
 
 
 def _folded_root(desk: Desk, number: int, rows: Any) -> str:
-    words = (ring.parse_chunk(chunk) for chunk in desk.workspace.ciphertext(number))
+    words = (ring.parse_fresh(chunk) for chunk in desk.workspace.ciphertext(number))
     return merkle.root(ring.to_bytes(row) for row in ring.fold(words, rows))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from audit.errors import BrokenLog
 from audit.files import LogFile
 from audit.history import History
-from crypto.ring import CHUNK_BYTES
+from crypto.ring import FRESH_BYTES
 from protos import canonical
 from protos.codec import unpack
 from protos.messages import Signed
@@ -109,7 +109,7 @@ def _uploads(history: History, message: dict[str, Any]) -> list[dict[str, Any]]:
     """The ciphertext that goes before an opening; its size is the layout's."""
     if message["kind"] != "opening":
         return []
-    size = history.packing.chunks * CHUNK_BYTES
+    size = history.packing.chunks * FRESH_BYTES
     return [{"kind": "ciphertext", "answers": message["answers"], "bytes": size, "parts": {"encrypted chunks": size}}]
 
 

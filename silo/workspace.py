@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.quantise import model_bytes, model_digest, model_from_bytes
-from crypto.ring import CHUNK_BYTES
+from crypto.ring import FRESH_BYTES
 from silo.errors import SiloError
 
 
@@ -35,7 +35,7 @@ class Chunks:
 
     def __iter__(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := file.read(FRESH_BYTES):
                 yield chunk
 
 

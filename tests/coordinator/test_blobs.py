@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.blobs import CHUNK, Blobs
+from coordinator.blobs import Blobs
 from coordinator.errors import BadBlob, BadRequest, NoSuchBlob, StoreError
+
+LEAF = 32800
 
 
 def _leaf(data: bytes) -> bytes:
@@ -32,7 +34,7 @@ def naive_root(data: bytes) -> str:
             split *= 2
         return hashlib.sha256(b"\1" + tree(chunks[:split]) + tree(chunks[split:])).digest()
 
-    chunks = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
+    chunks = [data[start : start + LEAF] for start in range(0, len(data), LEAF)]
     return tree(chunks).hex() if chunks else hashlib.sha256().hexdigest()
 
 
@@ -46,7 +48,7 @@ def _files(tmp_path: Path) -> list[str]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(length=st.integers(0, 5 * CHUNK), cuts=st.lists(st.integers(0, 5 * CHUNK), max_size=6), tree=st.booleans())
+@given(length=st.integers(0, 5 * LEAF), cuts=st.lists(st.integers(0, 5 * LEAF), max_size=6), tree=st.booleans())
 def test_bytes_cut_anywhere_come_back_under_their_digest(
     tmp_path_factory: pytest.TempPathFactory, length: int, cuts: list[int], tree: bool
 ) -> None:
@@ -55,7 +57,7 @@ def test_bytes_cut_anywhere_come_back_under_their_digest(
     edges = [0, *sorted(min(cut, length) for cut in cuts), length]
     pieces = [data[start:end] for start, end in itertools.pairwise(edges)]
     digest = naive_root(data) if tree else hashlib.sha256(data).hexdigest()
-    blobs.write(digest, pieces, merkle=tree, limit=length)
+    blobs.write(digest, pieces, leaf=LEAF if tree else None, limit=length)
     assert b"".join(blobs.read(digest)) == data
     assert all(len(piece) == 1000 for piece in list(blobs.read(digest, 1000))[:-1])
 
@@ -64,14 +66,14 @@ def test_bytes_cut_anywhere_come_back_under_their_digest(
 def test_wrong_digest_is_refused_and_leaves_nothing(blobs: Blobs, tmp_path: Path, tree: bool) -> None:
     digest = naive_root(b"x" * 70000) if tree else hashlib.sha256(b"x" * 70000).hexdigest()
     with pytest.raises(BadBlob, match="send the whole again"):
-        blobs.write(digest, [b"x" * 69999 + b"y"], merkle=tree, limit=70000)
+        blobs.write(digest, [b"x" * 69999 + b"y"], leaf=LEAF if tree else None, limit=70000)
     assert (_files(tmp_path), blobs.has(digest)) == ([], False)
 
 
 def test_digest_of_the_other_kind_is_refused(blobs: Blobs) -> None:
-    data = b"x" * (2 * CHUNK)
+    data = b"x" * (2 * LEAF)
     with pytest.raises(BadBlob):
-        blobs.write(naive_root(data), [data], merkle=False, limit=len(data))
+        blobs.write(naive_root(data), [data], leaf=None, limit=len(data))
 
 
 def test_one_byte_too_long_is_refused_before_the_rest_is_read(blobs: Blobs, tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_one_byte_too_long_is_refused_before_the_rest_is_read(blobs: Blobs, tmp_
         raise AssertionError("read on beyond the limit")
 
     with pytest.raises(BadBlob, match="longer than the 10 bytes"):
-        blobs.write(hashlib.sha256(b"x" * 10).hexdigest(), endless(), merkle=False, limit=10)
+        blobs.write(hashlib.sha256(b"x" * 10).hexdigest(), endless(), leaf=None, limit=10)
     assert _files(tmp_path) == []
 
 
@@ -91,13 +93,13 @@ def test_upload_that_breaks_off_leaves_nothing(blobs: Blobs, tmp_path: Path) -> 
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError, match="gone"):
-        blobs.write("0" * 64, broken(), merkle=False, limit=10)
+        blobs.write("0" * 64, broken(), leaf=None, limit=10)
     assert _files(tmp_path) == []
 
 
 def test_leftover_of_a_crash_is_no_blob_and_goes_at_the_next_start(blobs: Blobs, tmp_path: Path) -> None:
     digest = hashlib.sha256(b"whole").hexdigest()
-    blobs.write(digest, [b"whole"], merkle=False, limit=5)
+    blobs.write(digest, [b"whole"], leaf=None, limit=5)
     (tmp_path / "blobs" / f"{'1' * 64}.0.part").write_bytes(b"half")
     assert not blobs.has("1" * 64)
     again = Blobs(tmp_path / "blobs")
@@ -114,10 +116,10 @@ def test_failure_before_the_rename_leaves_no_blob(
 
     monkeypatch.setattr(os, call, fail)
     with pytest.raises(StoreError, match="no space left: free space and start again; nothing acknowledged is lost"):
-        blobs.write(hashlib.sha256(b"x").hexdigest(), [b"x"], merkle=False, limit=1)
+        blobs.write(hashlib.sha256(b"x").hexdigest(), [b"x"], leaf=None, limit=1)
     monkeypatch.undo()
     assert _files(tmp_path) == []
-    blobs.write(hashlib.sha256(b"x").hexdigest(), [b"x"], merkle=False, limit=1)
+    blobs.write(hashlib.sha256(b"x").hexdigest(), [b"x"], leaf=None, limit=1)
 
 
 def test_failure_after_the_rename_leaves_the_whole_blob(
@@ -130,7 +132,7 @@ def test_failure_after_the_rename_leaves_the_whole_blob(
 
     monkeypatch.setattr(Blobs, "_flush_directory", fail)
     with pytest.raises(StoreError, match="Input/output error"):
-        blobs.write(digest, [b"x"], merkle=False, limit=1)
+        blobs.write(digest, [b"x"], leaf=None, limit=1)
     assert _files(tmp_path) == [digest]
     assert b"".join(blobs.read(digest)) == b"x"
 
@@ -151,7 +153,7 @@ def test_removing_keeps_the_others(blobs: Blobs, tmp_path: Path) -> None:
     digests = {}
     for data in (b"a", b"b", b"c"):
         digests[data] = hashlib.sha256(data).hexdigest()
-        blobs.write(digests[data], [data], merkle=False, limit=1)
+        blobs.write(digests[data], [data], leaf=None, limit=1)
     blobs.remove(digests[b"a"])
     blobs.remove(digests[b"a"])
     assert _files(tmp_path) == sorted([digests[b"b"], digests[b"c"]])

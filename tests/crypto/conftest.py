@@ -7,10 +7,10 @@ import pytest
 import tenseal
 from numpy.typing import NDArray
 
-from crypto import ckks, ring, secure_sum
-from crypto.ckks_key import key_words
+from crypto import ckks, secure_sum
 from crypto.packing import Packing
 from protos.task import Layout
+from tests.crypto.oracle import context_of
 
 FEDERATION, EPOCH = "clinics", 3
 PLAN, OTHER_PLAN = "a1" * 32, "b2" * 32
@@ -27,26 +27,9 @@ def random_values(rng: np.random.Generator, size: int) -> NDArray[np.int64]:
     return rng.integers(-127, 128, size)
 
 
-def tenseal_vector(context: tenseal.Context, words: ring.Words) -> tenseal.CKKSVector:
-    """Words as TenSEAL's own object."""
-    return tenseal.ckks_vector_from(context, ckks._build(ring.to_bytes(words)))
-
-
-def tenseal_words(vector: tenseal.CKKSVector) -> ring.Words:
-    """The words inside TenSEAL's own object."""
-    return ring.parse_chunk(ckks._parse(vector.serialize())[1])
-
-
-def encrypt_reals(context: tenseal.Context, slots: NDArray[np.float64]) -> ring.Words:
+def encrypt_reals(key: ckks.CkksKey, slots: NDArray[np.float64]) -> bytes:
     """What a lying silo can do: encrypt slots that are no integers."""
-    return tenseal_words(tenseal.ckks_vector(context, slots.tolist()))
-
-
-def context_of(seed: bytes) -> tenseal.Context:
-    """TenSEAL's own object for a key."""
-    made = tenseal.context_from(ckks._build_context(key_words(seed)))
-    made.global_scale = 2.0**ckks.SCALE_LOG2
-    return made
+    return key._encrypt(slots.tolist())
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from crypto import ring, tags
+from crypto.ckks import CkksKey
 from crypto.errors import CheckFailed
 from crypto.packing import Packing
 from crypto.secure_sum import Protected, SumKeys
@@ -19,7 +20,6 @@ from crypto.sketch import rows, signs, sketch, trace_signs
 from crypto.tags import Contribution
 from tests.crypto.conftest import (
     PLAN,
-    context_of,
     encrypt_reals,
 )
 
@@ -29,12 +29,12 @@ SEED = bytes(range(32))
 
 def fold(chunks: Sequence[bytes], matrix: NDArray[np.int8]) -> list[bytes]:
     """What the coordinator hands to the checkers."""
-    return [ring.to_bytes(words) for words in ring.fold((ring.parse_chunk(chunk) for chunk in chunks), matrix)]
+    return [ring.to_bytes(words) for words in ring.fold((ring.parse_fresh(chunk) for chunk in chunks), matrix)]
 
 
 def add_up(parts: Sequence[Protected], weights: Sequence[int]) -> list[bytes]:
     """What the coordinator hands to all silos."""
-    streams = [(ring.parse_chunk(chunk) for chunk in part.chunks) for part in parts]
+    streams = [(ring.parse_fresh(chunk) for chunk in part.chunks) for part in parts]
     return [ring.to_bytes(words) for words in ring.weighted_sum(streams, weights)]
 
 
@@ -69,11 +69,11 @@ class Liar:
 
     def __init__(self, secret: bytes) -> None:
         blob = json.loads(secret)
-        self.context = context_of(base64.b64decode(blob["ckks"]))
+        self.key = CkksKey.load(base64.b64decode(blob["ckks"]))
         self.tag_secret = base64.b64decode(blob["tags"])
 
     def protect(self, slots: NDArray[np.float64], tagged: Fields) -> Protected:
-        chunks = [ring.to_bytes(encrypt_reals(self.context, row)) for row in slots]
+        chunks = [encrypt_reals(self.key, row) for row in slots]
         return Protected(chunks, tags.tag(tagged, self.tag_secret, plan=PLAN, silo="north", salt=b"s" * 32))
 
     def halve(self, protected: Protected, halves: Fields) -> Protected:

@@ -9,25 +9,65 @@ import tenseal
 from crypto import ckks, ring
 from crypto.ckks import MAX_SLOT, NOISE_STD, CkksKey
 from crypto.errors import KeyMismatch, OutOfRange
-from tests.crypto.conftest import tenseal_vector, tenseal_words
+from tests.crypto.oracle import tenseal_vector, tenseal_words
+
+
+def fresh(key: CkksKey, slots: np.ndarray) -> ring.Words:  # type: ignore[type-arg]
+    return ring.parse_fresh(key.encrypt(slots))
 
 
 def test_slots_come_back_and_two_encryptions_differ(key: CkksKey, rng: np.random.Generator) -> None:
     slots = rng.integers(-(2**35), 2**35, 2048)
-    first, second = key.encrypt(slots), key.encrypt(slots)
-    assert not np.array_equal(first, second)
+    first, second = fresh(key, slots), fresh(key, slots)
+    assert not np.isin(first, second).any()
     assert np.array_equal(np.rint(key.decrypt(first)), slots)
 
 
 def test_rebuilt_bytes_are_what_tenseal_parses_to_the_same_words(context: tenseal.Context, key: CkksKey) -> None:
-    words = key.encrypt(np.arange(2048))
+    words = fresh(key, np.arange(2048))
     assert np.array_equal(tenseal_words(tenseal_vector(context, words)), words)
+
+
+def test_tenseal_itself_decrypts_a_fresh_chunk_and_ours_what_tenseal_encrypts(
+    context: tenseal.Context, key: CkksKey, rng: np.random.Generator
+) -> None:
+    slots = rng.integers(-(2**35), 2**35, 2048)
+    assert np.array_equal(np.rint(tenseal_vector(context, fresh(key, slots)).decrypt()), slots)
+    theirs = tenseal_words(tenseal.ckks_vector(context, slots.astype(float).tolist()))
+    assert np.array_equal(np.rint(key.decrypt(theirs)), slots)
+
+
+def test_second_half_is_the_public_expansion_of_a_seed_that_never_repeats(key: CkksKey) -> None:
+    chunks = [key.encrypt(np.zeros(2048, np.int64)) for _ in range(20)]
+    seeds = {chunk[:32] for chunk in chunks}
+    assert len(seeds) == 20
+    for chunk in chunks:
+        assert np.array_equal(ring.parse_fresh(chunk)[4096:], ring.uniform(chunk[:32]))
+
+
+def test_changing_the_public_half_changes_neither_message_nor_noise(
+    key: CkksKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, loaded = [], key._evaluator.sub_inplace
+
+    class Recorder:
+        """Decrypts what SEAL made before the public half is exchanged."""
+
+        def sub_inplace(self, cipher: object, other: object) -> None:
+            plain = ckks.sealapi.Plaintext()
+            key._decryptor.decrypt(cipher, plain)
+            before.append(np.array(key._encoder.decode_double(plain)))
+            loaded(cipher, other)
+
+    monkeypatch.setattr(key, "_evaluator", Recorder())
+    after = key.decrypt(fresh(key, np.arange(2048)))
+    assert np.array_equal(before[0], after)
 
 
 def test_slots_at_the_limit_are_exact_and_beyond_refused(key: CkksKey) -> None:
     extreme = np.resize([MAX_SLOT - 1, 1 - MAX_SLOT], 2048)
     for slots in (extreme, np.full(2048, MAX_SLOT - 1), np.full(2048, 1 - MAX_SLOT)):
-        assert np.array_equal(np.rint(key.decrypt(key.encrypt(slots))), slots)
+        assert np.array_equal(np.rint(key.decrypt(fresh(key, slots))), slots)
     for slot in (MAX_SLOT, -MAX_SLOT, 2**63 - 1, -(2**63)):
         with pytest.raises(OutOfRange):
             key.encrypt(np.full(2048, slot))
@@ -41,7 +81,7 @@ def test_wrong_shape_or_type_is_refused(key: CkksKey, slots: np.ndarray) -> None
 
 def test_noise_of_a_fresh_encryption_is_what_the_error_bound_assumes(key: CkksKey) -> None:
     zero = np.zeros(2048, np.int64)
-    noise = np.concatenate([key.decrypt(key.encrypt(zero)) for _ in range(60)])
+    noise = np.concatenate([key.decrypt(fresh(key, zero)) for _ in range(60)])
     # The constant is rounded up; 123,000 slots estimate the deviation within 0.2 %.
     assert 0.97 * NOISE_STD < noise.std() < 1.005 * NOISE_STD
     assert np.abs(noise).max() < 6.5 * NOISE_STD
@@ -51,7 +91,7 @@ def test_noise_of_a_fresh_encryption_is_what_the_error_bound_assumes(key: CkksKe
 
 def test_another_key_decrypts_to_noise(key: CkksKey) -> None:
     other = CkksKey.load(ckks.generate())
-    wrong = other.decrypt(key.encrypt(np.zeros(2048, np.int64)))
+    wrong = other.decrypt(fresh(key, np.zeros(2048, np.int64)))
     assert np.abs(wrong).max() > 2**20
 
 
@@ -67,7 +107,7 @@ def test_secret_of_another_length_is_refused(size: int) -> None:
 
 
 def test_tenseal_of_another_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_PARAMETERS", "_KEY_HEAD", "_HEAD", "_SEAL_HEADER"):
+    for name in ("_KEY_HEAD", "_HEAD", "_PLAIN_HEAD", "_SEAL_HEADER"):
         with monkeypatch.context() as patch:
             patch.setattr(ckks, name, getattr(ckks, name)[:-1] + b"\xff")
             with pytest.raises(KeyMismatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from crypto import xof
 from crypto.errors import OutOfRange
-from crypto.packing import MAX_MULTIPLE, Packing, pack, unpack
+from crypto.packing import MAX_BODY_CHUNKS, MAX_MULTIPLE, Packing, pack, unpack
 from tests.crypto.conftest import make_layout
 
 FIELDS = st.integers(-(2**17), 2**17 - 1)
@@ -54,9 +56,9 @@ def test_every_layout_comes_back_and_uses_each_field_once(size: int, folds: int,
     fields = packing.to_fields(values)
     assert np.array_equal(packing.from_fields(fields), values)
     assert np.array_equal(np.sort(fields[fields != 0]), values)
-    assert np.array_equal(packing.used, (fields != 0).astype(np.int64))
-    assert np.array_equal(packing.column_counts, packing.used[: packing.body_chunks, : packing.width].sum(axis=0))
-    assert not packing.used[: packing.body_chunks, packing.width :].any()
+    assert np.array_equal(packing.used(), fields != 0)
+    assert np.array_equal(packing.column_counts, packing.used()[: packing.body_chunks, : packing.width].sum(axis=0))
+    assert not packing.used()[: packing.body_chunks, packing.width :].any()
     assert packing.body_chunks >= 8 * folds
 
 
@@ -78,10 +80,26 @@ def test_full_weight_on_extreme_values_stays_in_the_fields() -> None:
     assert (MAX_MULTIPLE + 1) * 127 >= 2**17
 
 
-def test_model_whose_folds_would_overflow_is_refused() -> None:
-    size = MAX_MULTIPLE * 4096
+def test_multiples_count_the_coordinates_under_each_field_of_a_fold(rng: np.random.Generator) -> None:
+    for size, output, folds in ((100, 20, 2), (2410, 330, 8), (70_000, 9_000, 1)):
+        packing = Packing.of(make_layout(size, 40, output), folds)
+        rows = rng.integers(-1, 2, (5, packing.chunks)).astype(np.int8)
+        assert np.array_equal(packing.multiples(rows), np.abs(rows.astype(np.int64)) @ packing.used())
+
+
+def test_longest_fold_stays_in_its_field_but_for_a_negligible_chance() -> None:
+    # Hoeffding's bound in bits for one field of a fold of the most chunks, all values at the limit.
+    limit = MAX_MULTIPLE * 127
+    bits = limit**2 / (2 * MAX_BODY_CHUNKS * 127**2) / math.log(2) - 1
+    assert limit < 2**17
+    assert bits > 186
+    assert bits - 15 > 170
+
+
+def test_model_whose_folds_could_overflow_is_refused() -> None:
+    size = MAX_BODY_CHUNKS * 4096
     with pytest.raises(OutOfRange, match="parameters"):
-        Packing.of(make_layout(size + 10, size, 10), folds=2)
+        Packing.of(make_layout(size + 11, size + 1, 10), folds=2)
 
 
 def test_output_layer_outside_the_model_is_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 from crypto import ring
 from crypto.ckks import NOISE_STD
 from crypto.errors import BadCiphertext, OutOfRange
-from crypto.packing import Packing, pack
+from crypto.packing import MAX_MULTIPLE, Packing, pack
 from crypto.secure_sum import Protected, SiloSum, deal
 from crypto.sketch import rows, signs, sketch
 from crypto.tags import Contribution
@@ -17,6 +17,7 @@ from tests.crypto.conftest import (
     FEDERATION,
     OTHER_PLAN,
     PLAN,
+    make_layout,
     random_values,
 )
 from tests.crypto.sums import SEED, Fields, Liar, add_up, check, contributions, fails, fold, protect_all
@@ -83,11 +84,12 @@ def test_tags_of_another_silo_or_round_are_caught(
 def test_flipped_bit_and_wrong_key_decrypt_to_no_whole_numbers(
     keys: SiloSum, demo: Packing, update: Fields, protected: Protected
 ) -> None:
-    chunk = bytearray(protected.chunks[9])
-    chunk[40_000] ^= 1
-    flipped = [*protected.chunks[:9], bytes(chunk), *protected.chunks[10:]]
-    with fails("whole"):
-        check(keys, Protected(flipped, protected.tags), update, demo)
+    for place in (5, 20_000):
+        chunk = bytearray(protected.chunks[9])
+        chunk[place] ^= 1
+        flipped = [*protected.chunks[:9], bytes(chunk), *protected.chunks[10:]]
+        with fails("whole"):
+            check(keys, Protected(flipped, protected.tags), update, demo)
     with fails("whole"):
         check(SiloSum(deal(FEDERATION, EPOCH)), protected, update, demo)
 
@@ -182,6 +184,26 @@ def test_halves_on_an_even_number_of_chunks_pass_the_folds_but_not_the_trace(
         check(keys, halved, None, demo)
 
 
+def test_fold_that_leaves_its_field_is_refused_and_random_signs_never_do(
+    keys: SiloSum, rng: np.random.Generator
+) -> None:
+    """The largest value in 1040 chunks: one sign for all of them overflows, and is not decoded to something else."""
+    packing = Packing.of(make_layout(1040 * 16, 0, 1040 * 16), folds=130)
+    assert packing.chunks == 1040 > MAX_MULTIPLE
+    fields = packing.to_fields(random_values(rng, 1040 * 16))
+    fields[:, 0] = 127
+    made = keys.protect(fields, packing, plan=PLAN, silo="north")
+    matrix = np.ones((1, 1040), np.int8)
+    for said, name in ((None, "tags"), (sketch(fields, packing, matrix), "sketch")):
+        with fails(name):
+            keys.check_folded(
+                fold(made.chunks, matrix), matrix, packing, plan=PLAN, silo="north", tags=made.tags, sketch=said
+            )
+    matrix = rows(signs(SEED, 8, 1040), packing)
+    said = sketch(fields, packing, matrix)
+    keys.check_folded(fold(made.chunks, matrix), matrix, packing, plan=PLAN, silo="north", tags=made.tags, sketch=said)
+
+
 # What every silo must catch in a sum
 
 
@@ -196,13 +218,13 @@ def test_lies_of_the_coordinator_about_the_sum_are_caught(
 ) -> None:
     parts, weights = three
     honest = add_up(parts, weights)
-    offset = ring.to_bytes(ring.add(ring.parse_chunk(honest[0]), ring.parse_chunk(parts[0].chunks[0])))
+    offset = ring.to_bytes(ring.add(ring.parse_chunk(honest[0]), ring.parse_fresh(parts[0].chunks[0])))
     lies = [
         add_up(parts, [0, 300, 524]),
         add_up(parts, [201, 300, 523]),
         [offset, *honest[1:]],
         [honest[1], honest[0], *honest[2:]],
-        parts[0].chunks,
+        add_up(parts[:1], [1]),
         add_up(protect_all(keys, [np.ones(100, np.int64)] * 3, small), weights),
     ]
     for lie in lies:

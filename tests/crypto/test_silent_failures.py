@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import tenseal
 
-from crypto import ckks, merkle, ring, secure_sum
+from crypto import merkle, ring, secure_sum
 from crypto.ckks import CkksKey
 from crypto.errors import BadCiphertext, CheckFailed, KeyMismatch
 from crypto.packing import Packing, pack
 from crypto.secure_sum import Contribution, Protected, SiloSum, deal
-from tests.crypto.conftest import EPOCH, FEDERATION, PLAN, context_of, random_values
-from tests.crypto.sums import Fields, Liar, add_up, check, contributions, fails, protect_all
+from crypto.sketch import rows, signs, sketch
+from tests.crypto.conftest import EPOCH, FEDERATION, PLAN, random_values
+from tests.crypto.oracle import context_of, last_words, tenseal_vector
+from tests.crypto.sums import SEED, Fields, Liar, add_up, check, contributions, fails, fold, protect_all
 
 ROOT = Path(__file__).parents[2]
 FLIPS = 260
@@ -71,7 +73,8 @@ def test_no_single_bit_flip_of_a_chunk_passes_the_chain(keys: SiloSum, small: Pa
 
 def test_wrong_and_mixed_keys_decrypt_silently_and_give_no_whole_numbers(keys: SiloSum, small: Packing) -> None:
     foreign = SiloSum(deal(FEDERATION, EPOCH))
-    assert foreign._key.decrypt(keys._key.encrypt(np.zeros(2048, np.int64))).shape == (2048,)
+    zeros = ring.parse_fresh(keys._key.encrypt(np.zeros(2048, np.int64)))
+    assert foreign._key.decrypt(zeros).shape == (2048,)
     rng = np.random.default_rng(6)
     updates = [random_values(rng, 100) for _ in range(3)]
     ours, theirs = protect_all(keys, updates, small), protect_all(foreign, updates, small)
@@ -109,16 +112,15 @@ def test_ciphertexts_of_foreign_parameters_are_refused(
     other.global_scale = 2.0**scale
     serialized = tenseal.ckks_vector(other, [1.0] * 2048).serialize()
     part = keys.protect(np.zeros((small.chunks, 4096), np.int64), small, plan=PLAN, silo="a")
+    rest = add_up([part], [1])[1:]
     with pytest.raises((BadCiphertext, CheckFailed)):
         keys.open_sum(
-            [serialized, *part.chunks[1:]], small, plan=PLAN, contributions=[Contribution("a", 1, part.tags)],
+            [serialized, *rest], small, plan=PLAN, contributions=[Contribution("a", 1, part.tags)],
             total_weight=1,
         )  # fmt: skip
-    body = ckks._parse(serialized)[1]
+    body = last_words(serialized)
     with pytest.raises((BadCiphertext, CheckFailed)):
-        keys.open_sum(
-            [body, *part.chunks[1:]], small, plan=PLAN, contributions=[Contribution("a", 1, part.tags)], total_weight=1
-        )
+        keys.open_sum([body, *rest], small, plan=PLAN, contributions=[Contribution("a", 1, part.tags)], total_weight=1)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ciphertext data is invalid"), ValueError("failed to parse")])
@@ -133,21 +135,21 @@ def test_error_of_the_library_rejects_the_ciphertext_in_our_words(
     def throw(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(tenseal, "ckks_vector_from", throw)
+    monkeypatch.setattr(CkksKey, "_load", throw)
     with pytest.raises(BadCiphertext, match="reject it"):
         check(keys, protected, update, demo)
 
 
 def test_vector_of_no_or_endless_numbers_is_rejected(key: CkksKey, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Vector:
+    class Encoder:
         def __init__(self, numbers: list[float]) -> None:
             self._numbers = numbers
 
-        def decrypt(self) -> list[float]:
+        def decode_double(self, plain: Any) -> list[float]:
             return self._numbers
 
     for numbers in ([], [0.0] * 2047, [float("nan")] * 2048, [float("inf")] * 2048):
-        monkeypatch.setattr(tenseal, "ckks_vector_from", lambda *rest, numbers=numbers: Vector(numbers))
+        monkeypatch.setattr(key, "_encoder", Encoder(numbers))
         with pytest.raises(BadCiphertext):
             key.decrypt(np.zeros(ring.WORDS, np.uint64))
 
@@ -156,9 +158,8 @@ def test_vector_of_no_or_endless_numbers_is_rejected(key: CkksKey, monkeypatch: 
 
 
 def test_library_throws_on_opposite_ciphertexts_and_our_arithmetic_does_not(key: CkksKey) -> None:
-    words = key.encrypt(np.arange(2048))
-    context = context_of(bytes(32))
-    vector = tenseal.ckks_vector_from(context, ckks._build(ring.to_bytes(words)))
+    words = ring.parse_fresh(key.encrypt(np.arange(2048)))
+    vector = tenseal_vector(context_of(bytes(32)), words)
     with pytest.raises(RuntimeError, match="transparent"):
         vector - vector
     assert not key.decrypt(ring.subtract(words, words)).any()
@@ -168,19 +169,24 @@ def test_library_throws_on_opposite_ciphertexts_and_our_arithmetic_does_not(key:
 def test_transparent_ciphertexts_are_rejected_by_name(
     keys: SiloSum, demo: Packing, update: Fields, protected: Protected, kind: str
 ) -> None:
-    zero = bytes(ring.CHUNK_BYTES)
-    chunks = {
-        "zero words": [zero] * demo.chunks,
-        "opposite": [ring.to_bytes(ring.subtract(w, w)) for w in map(ring.parse_chunk, protected.chunks)],
-        "no second half": [
-            chunk[: ring.CHUNK_BYTES // 2] + zero[: ring.CHUNK_BYTES // 2] for chunk in protected.chunks
-        ],
-    }[kind]
+    """A fresh chunk cannot be transparent, its second half comes from a seed; what is folded or summed can."""
+    matrix = rows(signs(SEED, demo.folds, demo.body_chunks), demo)
+
+    def transparent(chunks: list[bytes]) -> list[bytes]:
+        zero = bytes(ring.CHUNK_BYTES)
+        half = ring.CHUNK_BYTES // 2
+        opposite = [ring.to_bytes(ring.subtract(w, w)) for w in map(ring.parse_chunk, chunks)]
+        kinds = {"zero words": [zero] * len(chunks), "opposite": opposite}
+        return kinds.get(kind) or [chunk[:half] + zero[:half] for chunk in chunks]
+
     with pytest.raises(CheckFailed):
-        check(keys, Protected(chunks, protected.tags), update, demo)
+        keys.check_folded(
+            transparent(fold(protected.chunks, matrix)), matrix, demo, plan=PLAN, silo="north", tags=protected.tags,
+            sketch=sketch(update, demo, signs(SEED, demo.folds, demo.body_chunks)),
+        )  # fmt: skip
     with pytest.raises(CheckFailed):
         keys.open_sum(
-            add_up([Protected(chunks, protected.tags)] * 2, [5, 4]), demo, plan=PLAN,
+            transparent(add_up([protected] * 2, [5, 4])), demo, plan=PLAN,
             contributions=[Contribution("north", 9, protected.tags)], total_weight=9,
         )  # fmt: skip
 
@@ -262,13 +268,17 @@ def test_word_beyond_the_modulus_is_caught_by_the_parameter_check_only(
     keys: SiloSum, demo: Packing, update: Fields, protected: Protected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same residues in other bytes: folds of unreduced words would be residues of nobody's ciphertext."""
-    words = np.frombuffer(protected.chunks[0], "<u8").copy()
+    drawn = signs(SEED, demo.folds, demo.body_chunks)
+    matrix = rows(drawn, demo)
+    folded = fold(protected.chunks, matrix)
+    words = np.frombuffer(folded[0], "<u8").copy()
     words[:3] += np.uint64(ring.Q)
-    unreduced = Protected([words.tobytes(), *protected.chunks[1:]], protected.tags)
+    unreduced = [words.tobytes(), *folded[1:]]
+    facts = {"plan": PLAN, "silo": "north", "tags": protected.tags, "sketch": sketch(update, demo, drawn)}
     with pytest.raises(BadCiphertext, match="modulus"):
-        check(keys, unreduced, update, demo)
-    monkeypatch.setattr(ring, "parse_chunk", lambda data: np.frombuffer(data, "<u8") % np.uint64(ring.Q))
-    check(keys, unreduced, update, demo)
+        keys.check_folded(unreduced, matrix, demo, **facts)
+    reduced = ring.to_bytes(np.frombuffer(unreduced[0], "<u8") % np.uint64(ring.Q))
+    keys.check_folded([reduced, *folded[1:]], matrix, demo, **facts)
 
 
 # Who has a secret at all

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto import ring, tags
+from crypto import tags
+from crypto.ckks import CkksKey
 from crypto.errors import CheckFailed
 from crypto.packing import Packing, pack
 from crypto.secure_sum import Protected, SiloSum, deal
 from silo.trainer import trainer_for
-from tests.crypto.conftest import context_of, encrypt_reals
+from tests.crypto.conftest import encrypt_reals
 from tests.integration.bench import OneKey
 
 Fields = NDArray[np.int64]
@@ -28,7 +29,7 @@ class LyingKeys:
     def __init__(self, secret: bytes, protect: Any = None, answer: Any = None) -> None:
         blob = json.loads(secret)
         self.real = SiloSum(secret)
-        self.context = context_of(base64.b64decode(blob["ckks"]))
+        self.key = CkksKey.load(base64.b64decode(blob["ckks"]))
         self.tag_secret = base64.b64decode(blob["tags"])
         self._protect, self._answer = protect, answer
 
@@ -50,7 +51,7 @@ class LyingKeys:
 
     def encrypt(self, slots: NDArray[np.float64], tagged: Fields, plan: str, silo: str) -> Protected:
         """Encrypt any numbers; the tags are those of `tagged`."""
-        chunks = [ring.to_bytes(encrypt_reals(self.context, row)) for row in slots.astype(np.float64)]
+        chunks = [encrypt_reals(self.key, row) for row in slots.astype(np.float64)]
         return Protected(chunks, tags.tag(tagged, self.tag_secret, plan=plan, silo=silo, salt=os.urandom(32)))
 
     def halve(self, protected: Protected, halves: Fields, plan: str) -> Protected:

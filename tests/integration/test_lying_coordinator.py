@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coordinator.service import CHUNK_BYTES, Service
+from coordinator.service import Service
 from crypto import merkle, ring
 from protos.codec import unpack
 from protos.messages import CHECKS, Signed
@@ -39,7 +39,7 @@ class FalseSum(Service):
         parts = [list(self._words(view.commits[silo].ciphertext)) for silo in view.weights]
         chunks = [ring.to_bytes(words) for words in type(self).lie(parts, list(view.weights.values()))]
         root = merkle.root(chunks)
-        self._blobs.write(root, chunks, merkle=True, limit=len(chunks) * CHUNK_BYTES)
+        self._blobs.write(root, chunks, leaf=ring.CHUNK_BYTES, limit=len(chunks) * ring.CHUNK_BYTES)
         return root
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from crypto import ckks, ring
 from crypto.ckks import NOISE_STD, CkksKey
 from crypto.packing import FIELDS_PER_CHUNK, LEVELS, SLOTS, pack
-from tests.crypto.conftest import tenseal_words
 
 WEIGHT = 1024
 MOST_SLOTS = 11_000_000 // 2
