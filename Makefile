@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit check wire bench-crypto clean
+.PHONY: setup demo test test-unit nightly check wire bench-crypto clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,11 @@ test: setup
 
 test-unit: setup
 	$(PY) -m pytest -m "not torch and not processes and not data and not integration"
+
+# Minutes to an hour: ten thousand federations against plain integers, and ten minutes of fuzzing.
+nightly: setup
+	$(PY) -m pytest -m nightly tests/nightly
+	$(PY) -m tests.nightly.fuzz all --seconds 600
 
 check: setup
 	.venv/bin/ruff check .

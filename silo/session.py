@@ -303,12 +303,13 @@ class Session:
                 data = sealing.unseal_model(sealed, keys.model_secret, round=history.sealed_round, digest=history.model)
             if hashlib.sha256(data).hexdigest() == history.model:
                 self.workspace.save_model(model_from_bytes(data, size))
+                self._forget_models()
         except (Refused, Unreachable, CryptoError):
             return
 
     def _forget_models(self) -> None:
         """Until an update is made only the current model and epoch are needed; later a candidate may be here too."""
-        if self.history.phase in (Phase.IDLE, Phase.COMMITTING):
+        if self.history.phase in (Phase.IDLE, Phase.COMMITTING, Phase.FINISHED):
             self.workspace.keep_secrets(self.history.epoch)
             if self.history.rounds:
                 self.workspace.keep_models({self.history.model})

@@ -36,7 +36,7 @@ def symmetric(chunks: int) -> Iterator[NDArray[np.float64]]:
         if index % 500 == 0:
             key = CkksKey.load(ckks.generate())
         values = slots(rng)
-        yield key.decrypt(key.encrypt(values)) - values
+        yield key.decrypt(ring.parse_fresh(key.encrypt(values))) - values
 
 
 def public_key(chunks: int) -> Iterator[NDArray[np.float64]]:
@@ -85,7 +85,7 @@ def sums(silos: int, weights: list[int], chunks: int) -> Iterator[NDArray[np.flo
     rng, key = np.random.default_rng(3), CkksKey.load(ckks.generate())
     for _ in range(chunks):
         values = [slots(rng) for _ in range(silos)]
-        (total,) = ring.weighted_sum([[key.encrypt(value)] for value in values], weights)
+        (total,) = ring.weighted_sum([[ring.parse_fresh(key.encrypt(value))] for value in values], weights)
         yield key.decrypt(total) - sum(w * value for w, value in zip(weights, values, strict=True))
 
 

@@ -91,7 +91,7 @@ def test_digest_is_sha256_in_hex() -> None:
     assert canonical.digest(b"abc") == hashlib.sha256(b"abc").hexdigest()
 
 
-@pytest.mark.parametrize("depth", [900, 990, 994, 996, 1000, 5000, 100_000])
+@pytest.mark.parametrize("depth", [100, 900, 990, 994, 996, 1000, 5000, 100_000])
 @pytest.mark.parametrize(("left", "middle", "right"), [(b"[", b"", b"]"), (b'{"a":', b"1", b"}")])
 def test_deep_nesting_is_read_or_refused_and_never_another_error(
     left: bytes, middle: bytes, right: bytes, depth: int
