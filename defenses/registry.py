@@ -22,7 +22,7 @@ __all__ = ["Defense", "get", "names", "register", "registered"]
 
 _DEFENSES: dict[str, Defense] = {}
 
-_ARGUMENTS = {
+ARGUMENTS = {
     "afl": "noised losses of all rounds (defenses.fairness.Afl)",
     "fltrust": "a root update on public data (defenses.similarity.FlTrust)",
     "monna": "a trusted pivot (defenses.geometric.Monna)",
@@ -72,9 +72,9 @@ def get(name: str) -> Defense:
             f"{name} changes or mixes single updates, so it needs them in plaintext and cannot run under encryption; "
             f"choose one of {', '.join(names())}, or run it in the plaintext simulator"
         )
-    if name in _ARGUMENTS:
+    if name in ARGUMENTS:
         raise NeedsArgument(
-            f"{name} reads {_ARGUMENTS[name]}, which stands in no log, so nobody could repeat its decisions; "
+            f"{name} reads {ARGUMENTS[name]}, which stands in no log, so nobody could repeat its decisions; "
             f"choose one of {', '.join(names())}, or register it with that in a simulator"
         )
     raise UnknownDefense(f"no defence is named {name!r}; choose one of {', '.join(names())}")

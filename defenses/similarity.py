@@ -56,6 +56,7 @@ class FlameFilter(Selection):
     HDBSCAN with `min_cluster_size = n // 2 + 1`, `min_samples = 1` and a single cluster allowed. The paper clusters
     local models; here it is updates, as in most code that uses it: their sketches are at hand. FLAME's clipping and
     noise change single updates: see `defenses.mixing.flame`. Up to two silos have no majority cluster; both are kept.
+    The label is recorded, and whoever repeats it needs a scikit-learn that clusters alike.
     """
 
     name = "flame-filter"

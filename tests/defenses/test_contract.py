@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -65,8 +66,7 @@ def a_round(kind: str, number: int) -> tuple[Setting, list[Exhibit]]:
 
 
 @each_name
-@each_kind
-@pytest.mark.parametrize("number", [3, 6, 20])
+@pytest.mark.parametrize(("kind", "number"), [*product(KINDS, (3, 6)), ("honest", 20), ("absurd", 20)])
 def test_any_round_gives_weights_that_verify_and_replay(name: str, kind: str, number: int) -> None:
     setting, shown = a_round(kind, number)
     rules = rules_of(setting)
@@ -93,9 +93,9 @@ def test_honest_round_keeps_somebody(name: str) -> None:
 @each_name
 @each_kind
 def test_order_of_exhibits_and_repetition_change_nothing(name: str, kind: str) -> None:
-    setting, shown = a_round(kind, 9)
+    setting, shown = a_round(kind, 6)
     first = decide(setting, shown, name, {})
-    order = np.random.default_rng(1).permutation(9)
+    order = np.random.default_rng(1).permutation(6)
     assert decide(setting, [shown[place] for place in order], name, {}) == first
     assert decide(setting, shown, name, {}) == first
 
