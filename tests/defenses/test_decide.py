@@ -161,8 +161,8 @@ def test_scores_of_another_machine_pass_within_the_tolerance_only() -> None:
 
 
 def test_unknown_defense_names_the_known_ones() -> None:
-    with pytest.raises(UnknownDefense, match="guard, norm-bounded, plain"):
-        registry.get("krum")
+    with pytest.raises(UnknownDefense, match="guard, krum, multi-krum, norm-bounded, plain"):
+        registry.get("trust-me")
 
 
 def test_name_cannot_be_taken_twice() -> None:
