@@ -8,7 +8,8 @@ import pytest
 
 from tests.integration.bench import bench, outcomes
 
-RULES = ("flame-filter", "foolsgold", "geometric-median", "multi-krum", "prototype-similarity")
+RULES = ("flame-filter", "geometric-median", "multi-krum", "prototype-similarity")
+"""Rules that keep at least the privacy minimum of five honest silos, whatever their noise."""
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -16,6 +17,15 @@ def test_rule_decides_a_round_that_all_silos_adopt(tmp_path: Path, name: str) ->
     federation = bench(tmp_path, rounds=1, defense=name)
     (outcome,) = outcomes(federation.run())
     assert outcome.result == "adopted"
+    assert federation.errors == {}
+
+
+def test_foolsgold_may_leave_out_honest_silos_whose_noise_agrees_and_then_no_sum_is_made(tmp_path: Path) -> None:
+    federation = bench(tmp_path, rounds=1, defense="foolsgold")
+    history = federation.run()
+    (outcome,) = outcomes(history)
+    enough = len(history.round.weights) >= history.round.plan.privacy_minimum
+    assert outcome.result == ("adopted" if enough else "void")
     assert federation.errors == {}
 
 
