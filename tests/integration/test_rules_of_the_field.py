@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.bench import bench, outcomes
 
-RULES = ("flame-filter", "geometric-median", "multi-krum", "prototype-similarity")
+RULES = ("geometric-median", "multi-krum", "prototype-similarity")
 """Rules that keep at least the privacy minimum of five honest silos, whatever their noise."""
 
 
@@ -20,8 +20,11 @@ def test_rule_decides_a_round_that_all_silos_adopt(tmp_path: Path, name: str) ->
     assert federation.errors == {}
 
 
-def test_foolsgold_may_leave_out_honest_silos_whose_noise_agrees_and_then_no_sum_is_made(tmp_path: Path) -> None:
-    federation = bench(tmp_path, rounds=1, defense="foolsgold")
+@pytest.mark.parametrize("name", ["flame-filter", "foolsgold"])
+def test_rule_of_angles_may_leave_out_honest_silos_by_their_noise_and_then_no_sum_is_made(
+    tmp_path: Path, name: str
+) -> None:
+    federation = bench(tmp_path, rounds=1, defense=name)
     history = federation.run()
     (outcome,) = outcomes(history)
     enough = len(history.round.weights) >= history.round.plan.privacy_minimum
