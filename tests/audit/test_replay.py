@@ -40,6 +40,8 @@ from tests.integration.federation import SILOS
 from tests.integration.liars import false_tag, protecting
 from tests.integration.test_lying_coordinator import FalseSum, doubles_one
 
+pytestmark = pytest.mark.integration
+
 LIAR = "bob"
 Step = tuple[History, Any]
 
