@@ -82,7 +82,8 @@ def mnist_by_writer(directory: Path) -> Dataset:
 def loans(directory: Path) -> Dataset:
     """Lending Club, first quarter of 2016, by US state: label 1 is a bad loan.
 
-    Numbers are standardised, categories one-hot. Mean and deviation are taken over all training rows, as a federation would agree on beforehand.
+    Numbers are standardised, categories one-hot. Mean and deviation are taken over all training rows, as a federation
+    would agree on beforehand.
     """
     path = directory / "loan_lending_club" / "lending_club.csv"
     header, rows = _table(path)

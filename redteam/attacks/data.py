@@ -149,10 +149,10 @@ class FlipPair:
 
 @dataclass(frozen=True)
 class FlipToTarget:
-    """A share of all records gets one label (FLAB's label flip); success is on all other classes, without a trigger."""
+    """A share of the other classes gets one label (FLAB's label flip); success is on them, without a trigger."""
 
     target: int = 0
-    share: float = 0.5
+    share: float = 0.9
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
         """See `Data.poison`."""

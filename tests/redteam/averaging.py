@@ -22,6 +22,7 @@ from tests.silo.entropy import SeededEntropy
 torch.set_num_threads(1)
 
 SILOS = 6
+FAINT = np.float32(0.5)
 CLASSES, SIDE = 10, 8
 SPEC = ModelSpec("mlp", (SIDE * SIDE, 32, CLASSES), "relu")
 QUIET = Training(MICRO, 5, MICRO, 2 * MICRO, 20_000)
@@ -46,17 +47,29 @@ class World:
 
 @cache
 def world(silos: int = SILOS, seed: int = 0) -> World:
-    """Digits in [0, 1] in equal shares; a writer is a seventh of a silo's records, by content."""
+    """Digits in [0, 1] in equal shares; writer 0 writes the faintest images of a class, and with a faint pen."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(seed).permutation(len(labels))
     features, labels = (pixels[order] / 16).astype(np.float32), labels[order].astype(np.int64)
     x, y = features[400:], labels[400:]
+    hands = _hands(x, y)
+    x[hands == 0] *= FAINT
     parts = {f"s{i}": np.arange(i, len(y), silos) for i in range(silos)}
     records = {name: Records(x[own], y[own], features[:50], labels[:50]) for name, own in parts.items()}
-    writers = {name: np.arange(len(own)) % 7 for name, own in parts.items()}
+    writers = {name: hands[own] for name, own in parts.items()}
     return World(records, writers, (features[:400], labels[:400]))
+
+
+def _hands(x: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A writer from 0 to 6 for each image, by how much ink it has among those of its class."""
+    hands = np.zeros(len(y), dtype=np.int64)
+    for label in range(CLASSES):
+        own = np.flatnonzero(y == label)
+        ranks = np.argsort(np.argsort(x[own].sum(axis=1)))
+        hands[own] = 7 * ranks // len(own)
+    return hands
 
 
 def setting(bad: int, private: bool = False, omniscient: bool = False, seed: int = 0) -> Setting:

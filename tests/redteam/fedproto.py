@@ -69,7 +69,7 @@ class Federation:
         )
 
     def success(self, triggers: Mapping[int, object]) -> float:
-        """Mean over benign silos and their classes j: share of their other classes' images that trigger j turns to j."""
+        """Mean over benign silos and their classes j: share of other classes' images that trigger j turns to j."""
         shares = []
         for name, own in self._benign():
             for label in np.unique(own.labels).tolist():
