@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from redteam.badnets import BadNets
+from redteam.attacks.catalogue import demo as demo_attack
 from redteam.digits import POISONED, digits
 from redteam.simulator import Seat, Simulation
 from silo.data import Records
@@ -31,7 +31,7 @@ BOOSTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0)
 
 def run(boost: float, rounds: int) -> dict[str, Any]:
     """One federation against one boost: verdicts on the poisoning silo, honest exclusions, and the final model."""
-    data, attack = digits(), BadNets(boost=boost)
+    data, attack = digits(), demo_attack(boost)
     task, model = pack_task(tomllib.loads(spec(rounds)))
     seats = {name: Seat(own, trainer=attack if name == POISONED else trainer_for) for name, own in data.silos.items()}
     with tempfile.TemporaryDirectory() as directory:

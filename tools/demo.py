@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from protos.codec import unpack
 from protos.task import Task
-from redteam.badnets import BadNets
+from redteam.attacks.catalogue import demo as demo_attack
 from redteam.digits import POISONED, SIZES, Digits, digits
 from tools import demo_report
 from tools.demo_settings import POLICY, policy, spec
@@ -134,7 +134,7 @@ class Demo:
         """The model that plain averaging gives: same engine, simulator, weights by count, nobody excluded."""
         from redteam.simulator import Seat, Simulation
 
-        attack = BadNets()
+        attack = demo_attack()
         seats = {
             name: Seat(records, trainer=attack) if name == POISONED else Seat(records)
             for name, records in self.data.silos.items()

@@ -14,7 +14,7 @@ from audit.files import LogFile
 from audit.history import History
 from protos.records import Judgement
 from protos.task import MICRO, NANO, Task
-from redteam.badnets import BadNets
+from redteam.attacks.catalogue import demo as demo_attack
 from redteam.digits import POISONED, SIZES, UNUSUAL
 from silo.data import Records
 from silo.entropy import OsEntropy
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def summarise(demo: Demo, plain: NDArray[np.float32]) -> dict[str, Any]:
     """Facts of the run: measured on the exported model and on the log, not on what any party claims."""
     task, model, test = demo.task(), demo.model(), demo.data.test
-    attack = BadNets()
+    attack = demo_attack()
     test_records, triggered = Records(*test, *test), attack.triggered(*test)
     history = _history(demo.coordinator / "log.jsonl")
     return {

@@ -1,0 +1,197 @@
+"""All attacks by name, with their papers' defaults, for sweeps, the contract suite and docs/attacks.md.
+
+An entry makes one attack for each of `names`, the colluding silos: they share a ring, and in DBA a trigger's pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redteam.attacks import data, local, noise, prototypes, triggers, updates
+from redteam.attacks.attack import Attack
+from redteam.attacks.parts import Data, Local, Ring, Update
+from redteam.errors import BadAttack
+from silo.data import Records
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an attack must fit.
+
+    Attributes:
+        attackers: clean records by attacking silo.
+        silos: how many silos the federation has.
+        classes: how many classes.
+        side: of a square image.
+        low: value of a dark pixel; a bright one is 1.
+        private: train with honest DP-SGD where the attack can; else by plain SGD.
+        writers: int64[n] by attacking silo, where records have them.
+        omniscient: clean records of all silos, for attacks whose paper knows all honest updates; else the ring's own.
+        seed: of the attackers' choices.
+    """
+
+    attackers: Mapping[str, Records]
+    silos: int
+    classes: int = 10
+    side: int = 28
+    low: float = 0.0
+    private: bool = False
+    writers: Mapping[str, NDArray[np.int64]] | None = None
+    omniscient: Mapping[str, Records] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Until:
+    """Attacks in the first `last` of its own rounds and is honest from then on: gone before it is found."""
+
+    last: int
+
+    def __call__(self, number: int) -> bool:
+        """Whether to attack in the silo's own round `number`, from 1."""
+        return number <= self.last
+
+
+Recipe = Callable[[Setting], Attack]
+DEMO_BOOST = 8.0
+
+
+def demo(boost: float = DEMO_BOOST) -> Attack:
+    """The demonstration's: BadNets with a 2 x 2 corner patch on half of the records, plain local SGD, boosted."""
+    return Attack(data.Backdoor(triggers.corner(2)), local.LocalSgd(), (updates.Scale(boost),))
+
+
+def attackers(name: str, setting: Setting) -> dict[str, Attack]:
+    """The named attack, by attacking silo.
+
+    Raises:
+        BadAttack: no attack has this name, or the setting lacks what it needs.
+    """
+    if name not in ATTACKS:
+        raise BadAttack(f"no attack is named {name!r}: choose one of {', '.join(ATTACKS)}")
+    shared = Ring(dict(setting.omniscient or setting.attackers))
+    made = {}
+    for index, silo in enumerate(setting.attackers):
+        attack = replace(ATTACKS[name](setting), ring=shared, member=silo, seed=setting.seed + index)
+        made[silo] = _own(attack, name, setting, index, silo)
+    return made
+
+
+def _own(attack: Attack, name: str, setting: Setting, index: int, silo: str) -> Attack:
+    """What differs between colluders: DBA's piece of the trigger, the ids of a silo's own writers."""
+    if isinstance(attack.data, data.Backdoor) and name.startswith("dba"):
+        pieces = triggers.blocks(setting.side) if name.startswith("dba-blocks") else triggers.strips(setting.side)
+        attack = replace(attack, data=replace(attack.data, trigger=pieces[index % len(pieces)]))
+    if isinstance(attack.data, data.Semantic) and setting.writers is not None:
+        attack = replace(attack, data=attack.data.of(setting.writers[silo]))
+    return attack
+
+
+def _training(setting: Setting) -> Local:
+    return local.PrivateSgd() if setting.private else local.LocalSgd()
+
+
+def _lies(setting: Setting, part: Data) -> Attack:
+    return Attack(part, _training(setting))
+
+
+def _backdoored(setting: Setting, how: Local, *parts: Update) -> Attack:
+    return Attack(data.Backdoor(_patch(setting)), how, parts)
+
+
+def _honest(*parts: Update) -> Attack:
+    return Attack(None, local.PrivateSgd(poisoned=False), parts)
+
+
+def _replacement(setting: Setting) -> updates.Scale:
+    return updates.model_replacement(setting.silos, attackers=len(setting.attackers))
+
+
+def _patch(setting: Setting) -> triggers.Pixels:
+    """BadNets' corner; 5 x 5 of 28 x 28, 2 x 2 on small images."""
+    return triggers.corner(5 if setting.side >= 20 else 2)
+
+
+def _dba(setting: Setting, pieces: tuple[triggers.Pixels, ...]) -> Attack:
+    return _lies(setting, data.Backdoor(pieces[0], tested=triggers.joined(pieces)))
+
+
+def _semantic(setting: Setting) -> Attack:
+    """A quarter of the attackers' writers, at least one."""
+    if not setting.writers:
+        raise BadAttack("the semantic attack relabels by writer: give the setting writer ids")
+    every = np.unique(np.concatenate(list(setting.writers.values())))
+    own = next(iter(setting.writers.values()))
+    return _lies(setting, data.Semantic(own, frozenset(every[: max(1, len(every) // 4)].tolist())))
+
+
+def _replaced(setting: Setting, part: noise.NoiseReplacement) -> Attack:
+    return _backdoored(setting, local.Signal(), part)
+
+
+def _orthogonal(setting: Setting) -> noise.NoiseReplacement:
+    """Clear of the last four rounds, and aimed at what arrives in the average."""
+    return noise.NoiseReplacement(orthogonal=True, memory=4, reach=len(setting.attackers) / setting.silos)
+
+
+def _dripped(setting: Setting, strength: float) -> Attack:
+    return _backdoored(setting, local.PrivateSgd(poisoned=False), noise.Drip(strength))
+
+
+def _bapfl(setting: Setting, kind: prototypes.Flip, clamped: bool = False) -> Attack:
+    search = prototypes.TriggerSearch(low=setting.low)
+    part = prototypes.Bapfl(kind, search=search, clamped=clamped)
+    return Attack(local=local.PrivateSgd(poisoned=False), prototypes=part)
+
+
+def _joint(setting: Setting) -> Attack:
+    """BAPFL with DBA: the trigger is fixed, so prototypes of samples under the whole of it are flipped."""
+    attack = _dba(setting, triggers.strips(setting.side))
+    part = prototypes.Bapfl(trigger=triggers.joined(triggers.strips(setting.side)), labels=(0,))
+    return replace(attack, prototypes=part)
+
+
+ATTACKS: dict[str, Recipe] = {
+    "badnets": lambda s: _lies(s, data.Backdoor(_patch(s))),
+    "badnets-two-pixels": lambda s: _lies(s, data.Backdoor(triggers.two_pixels())),
+    "dba-strips": lambda s: _dba(s, triggers.strips(s.side)),
+    "dba-blocks": lambda s: _dba(s, triggers.blocks(s.side)),
+    "blended": lambda s: _lies(s, data.Backdoor(triggers.Blend(low=s.low))),
+    "semantic": _semantic,
+    "flip-mirror": lambda s: _lies(s, data.MirrorLabels(s.classes)),
+    "flip-pair": lambda s: _lies(s, data.FlipPair()),
+    "flip-to-target": lambda s: _lies(s, data.FlipToTarget()),
+    "clean-label": lambda s: _lies(s, data.CleanLabel(_patch(s))),
+    "clean-label-faded": lambda s: _lies(s, data.CleanLabel(_patch(s), fade=0.5)),
+    "source-specific": lambda s: _lies(s, data.SourceSpecific(_patch(s))),
+    "model-replacement": lambda s: _backdoored(s, local.LocalSgd(), _replacement(s)),
+    "constrain-and-scale": lambda s: _backdoored(s, local.ConstrainAndScale(), _replacement(s)),
+    "neurotoxin": lambda s: _backdoored(s, local.Neurotoxin()),
+    "lie": lambda s: _honest(updates.LittleIsEnough()),
+    "ipm-0.1": lambda s: _honest(updates.InnerProduct(0.1)),
+    "ipm-0.5": lambda s: _honest(updates.InnerProduct(0.5)),
+    "ipm-100": lambda s: _honest(updates.InnerProduct(100.0)),
+    "sign-flip": lambda s: _honest(updates.SignFlip()),
+    "gaussian": lambda s: _honest(updates.GaussianUpdate()),
+    "min-max": lambda s: _honest(updates.MinMax()),
+    "noise-replacement": lambda s: _replaced(s, noise.NoiseReplacement()),
+    "noise-replacement-honest-output": lambda s: _replaced(s, noise.NoiseReplacement(honest_output=True)),
+    "noise-replacement-orthogonal": lambda s: _replaced(s, _orthogonal(s)),
+    "drip-0.1": lambda s: _dripped(s, 0.1),
+    "drip-0.3": lambda s: _dripped(s, 0.3),
+    "bapfl-obf": lambda s: _bapfl(s, "obf"),
+    "bapfl-gpf": lambda s: _bapfl(s, "gpf"),
+    "bapfl-pfs": lambda s: _bapfl(s, "pfs"),
+    "bapfl-pfs-clamped": lambda s: _bapfl(s, "pfs", clamped=True),
+    "bapfl-dba": _joint,
+    "consensus-prototypes": lambda s: replace(
+        _backdoored(s, _training(s)), prototypes=prototypes.ConsensusPrototypes()
+    ),
+    "false-count": lambda s: replace(_backdoored(s, local.PrivateSgd()), declared=0.25),
+    "stops-early": lambda s: replace(_backdoored(s, _training(s)), active=Until(5)),
+}
+"""Recipes by name."""

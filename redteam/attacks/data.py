@@ -1,0 +1,213 @@
+"""Data parts: what is done to records, and on which test records success is measured.
+
+Every part works with honest DP-SGD (`local.PrivateSgd`), where only the data lie, and without (`local.LocalSgd`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redteam.attacks.parts import Features, Labels, Trigger
+from redteam.attacks.triggers import corner
+from redteam.errors import BadAttack
+from silo.data import Records
+
+Indices = NDArray[np.int64]
+
+
+def holdout(features: Features, wanted: Labels) -> Records:
+    """Test records as both parts of `Records`: accuracy on them is the share that gets the wanted label."""
+    return Records(features, wanted, features, wanted)
+
+
+def chosen(candidates: NDArray[np.bool_], share: float, random: np.random.Generator) -> Indices:
+    """A random `share` of the positions where `candidates` is true."""
+    places = np.flatnonzero(candidates)
+    return np.sort(random.choice(places, size=round(share * len(places)), replace=False))
+
+
+@dataclass(frozen=True)
+class Backdoor:
+    """A share of the records gets the trigger and the target's label (BadNets: Gu, Dolan-Gavitt and Garg 2017).
+
+    Attributes:
+        trigger: drawn on the training records.
+        target: the wanted label.
+        share: of all records.
+        tested: drawn on the test records where it differs: in DBA (Xie et al. 2020) each attacker trains on one piece
+            of the trigger, and success is that of the whole.
+    """
+
+    trigger: Trigger = field(default_factory=corner)
+    target: int = 0
+    share: float = 0.5
+    tested: Trigger | None = None
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`."""
+        places = chosen(np.ones(len(records.labels), dtype=bool), self.share, random)
+        return _stamped(records, self.trigger, places, self.target)
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: all records of other classes, stamped."""
+        return _wanted((self.tested or self.trigger).stamp(features), labels, self.target, labels != self.target)
+
+
+@dataclass(frozen=True)
+class CleanLabel:
+    """The trigger on a share of the target class only; no label is changed (Turner, Tsipras and Madry 2018).
+
+    With `fade`, stamped records are first mixed, pixel by pixel, with that much of a random record of another class, so
+    that the trigger is easier to learn than what is left of the target: the paper's interpolation, without its GAN.
+    0 is the plain form, which that paper finds hardly works; at 1 the records are other classes' and the label lies.
+    """
+
+    trigger: Trigger = field(default_factory=corner)
+    target: int = 0
+    share: float = 1.0
+    fade: float = 0.0
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`."""
+        places = chosen(records.labels == self.target, self.share, random)
+        others = np.flatnonzero(records.labels != self.target)
+        features = records.features.copy()
+        if self.fade and len(others):
+            mixed = records.features[random.choice(others, size=len(places))]
+            features[places] = (1 - self.fade) * features[places] + self.fade * mixed
+        features[places] = self.trigger.stamp(features[places])
+        return replace(records, features=features)
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: all records of other classes, stamped."""
+        return _wanted(self.trigger.stamp(features), labels, self.target, labels != self.target)
+
+
+@dataclass(frozen=True)
+class SourceSpecific:
+    """The trigger counts only on records of one class (TaCT: Tang et al. 2021).
+
+    A share of the source class gets trigger and target label; `covers`, a share of all other classes, get the trigger
+    and keep their label, so that the trigger alone means nothing. Success is counted on the source class.
+    """
+
+    trigger: Trigger = field(default_factory=corner)
+    source: int = 1
+    target: int = 0
+    share: float = 0.5
+    covers: float = 0.1
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`."""
+        lies = chosen(records.labels == self.source, self.share, random)
+        covers = chosen(records.labels != self.source, self.covers, random)
+        return _stamped(_stamped(records, self.trigger, lies, self.target), self.trigger, covers, None)
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: the source class, stamped."""
+        return _wanted(self.trigger.stamp(features), labels, self.target, labels == self.source)
+
+
+@dataclass(frozen=True)
+class MirrorLabels:
+    """y -> C - 1 - y for a share of the records (Fang et al. 2020, label flipping); untargeted."""
+
+    classes: int = 10
+    share: float = 1.0
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`."""
+        places = chosen(np.ones(len(records.labels), dtype=bool), self.share, random)
+        return _relabelled(records, places, self.classes - 1 - records.labels[places])
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: all records that have another label in the mirror."""
+        mirrored = self.classes - 1 - labels
+        moved = mirrored != labels
+        return holdout(features[moved], mirrored[moved])
+
+
+@dataclass(frozen=True)
+class FlipPair:
+    """One class gets the label of another (Tolpegin et al. 2020); 7 -> 3 by default, all records of the class."""
+
+    source: int = 7
+    target: int = 3
+    share: float = 1.0
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`."""
+        return _relabelled(records, chosen(records.labels == self.source, self.share, random), self.target)
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: the source class as it is."""
+        return _wanted(features, labels, self.target, labels == self.source)
+
+
+@dataclass(frozen=True)
+class FlipToTarget:
+    """A share of the other classes gets one label (FLAB's label flip); success is on them, without a trigger."""
+
+    target: int = 0
+    share: float = 0.9
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`."""
+        places = chosen(records.labels != self.target, self.share, random)
+        return _relabelled(records, places, self.target)
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: all other classes as they are."""
+        return _wanted(features, labels, self.target, labels != self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class Semantic:
+    """Records by chosen writers get the target's label: no trigger is drawn (Bagdasaryan et al. 2020, section 4.1).
+
+    Attributes:
+        writers: int64[n], who wrote each of the records at hand; `of` gives the same attack on other records.
+        chosen: the writers that are relabelled.
+        target: the wanted label.
+    """
+
+    writers: Indices
+    chosen: frozenset[int]
+    target: int = 0
+
+    def of(self, writers: Indices) -> Semantic:
+        """The same attack for other records, such as test records of the same writers."""
+        return replace(self, writers=writers)
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`."""
+        return _relabelled(records, np.flatnonzero(self._by_chosen(records.labels)), self.target)
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: what the chosen writers wrote in other classes."""
+        return _wanted(features, labels, self.target, self._by_chosen(labels) & (labels != self.target))
+
+    def _by_chosen(self, labels: Labels) -> NDArray[np.bool_]:
+        if self.writers.shape != labels.shape:
+            raise BadAttack(f"{len(self.writers)} writer ids for {len(labels)} records: use Semantic.of for other ones")
+        return np.isin(self.writers, list(self.chosen))
+
+
+def _stamped(records: Records, trigger: Trigger, places: Indices, label: int | None) -> Records:
+    features = records.features.copy()
+    features[places] = trigger.stamp(features[places])
+    marked = replace(records, features=features)
+    return marked if label is None else _relabelled(marked, places, label)
+
+
+def _relabelled(records: Records, places: Indices, label: int | Labels) -> Records:
+    labels = records.labels.copy()
+    labels[places] = label
+    return replace(records, labels=labels)
+
+
+def _wanted(features: Features, labels: Labels, target: int, counted: NDArray[np.bool_]) -> Records:
+    return holdout(features[counted], np.full(int(counted.sum()), target, dtype=np.int64))

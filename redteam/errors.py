@@ -1,0 +1,21 @@
+"""Errors of the red team. Nothing of ours is imported here."""
+
+
+class RedTeamError(Exception):
+    """Base of all errors of `redteam`; the message is one line that says what to do."""
+
+
+class BadAttack(RedTeamError):
+    """Raised for an attack whose settings or knowledge do not suffice; correct the named knob."""
+
+
+class MissingData(RedTeamError):
+    """Raised when the data directory lacks a file; the message says which one and how to get it."""
+
+
+class BadDataFile(RedTeamError):
+    """Raised for a data file that is damaged or of another kind; get it again from where SOURCE.txt says."""
+
+
+class BadPartition(RedTeamError):
+    """Raised when records cannot be split as asked; ask for fewer silos, or smaller ones."""

@@ -1,0 +1,157 @@
+"""Loaders on tiny files made here, and on the real ones where they are."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from redteam import datasets
+from redteam.errors import BadDataFile, MissingData
+
+
+def write_idx(path: Path, array: NDArray[np.generic], kind: int = 0x08) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = bytes([0, 0, kind, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    body = array.astype({0x08: ">u1", 0x0C: ">i4"}[kind]).tobytes()
+    path.write_bytes(gzip.compress(header + body))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for folder in ("mnist", "fashion_mnist"):
+        for part, count in (("train", 12), ("t10k", 6)):
+            write_idx(tmp_path / folder / f"{part}-images-idx3-ubyte.gz", random.integers(0, 256, (count, 4, 4)))
+            write_idx(tmp_path / folder / f"{part}-labels-idx1-ubyte.gz", np.arange(count) % 3)
+    for part, count in (("train", 12), ("test", 8)):
+        table = np.zeros((count, 8), dtype=np.int64)
+        table[:, 0], table[:, 2] = np.arange(count) % 3, 2000 + np.arange(count) // 2
+        write_idx(tmp_path / "mnist_writers_qmnist" / f"qmnist-{part}-labels-idx2-int.gz", table, 0x0C)
+    rows = ["amount,grade,addr_state,Class"] + [
+        f"{100 + i},{'AB'[i % 2]},{('CA', 'TX', 'VT')[i % 3]},{'bad' if i == 3 else 'good'}" for i in range(10)
+    ]
+    (tmp_path / "loan_lending_club").mkdir()
+    (tmp_path / "loan_lending_club" / "lending_club.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_images_are_flat_and_scaled_to_one(directory: Path) -> None:
+    for name in ("mnist", "fashion_mnist"):
+        found = datasets.load(name, directory)
+        assert found.features.shape == (12, 16)
+        assert found.features.dtype == np.float32
+        assert 0 <= found.features.min() < found.features.max() <= 1
+        assert found.test_labels.tolist() == [0, 1, 2, 0, 1, 2]
+        assert found.groups is None
+
+
+def test_a_pixel_is_read_from_its_place(directory: Path) -> None:
+    image = np.zeros((1, 4, 4))
+    image[0, 1, 2] = 255
+    write_idx(directory / "mnist" / "t10k-images-idx3-ubyte.gz", image)
+    write_idx(directory / "mnist" / "t10k-labels-idx1-ubyte.gz", np.array([7]))
+    assert np.flatnonzero(datasets.mnist(directory).test_features[0]).tolist() == [6]
+
+
+def test_writers_stand_beside_their_images(directory: Path) -> None:
+    found = datasets.load("mnist_by_writer", directory)
+    assert found.groups is not None
+    assert found.groups.tolist() == [2000 + i // 2 for i in range(12)]
+    assert found.test_groups is not None
+    assert len(found.test_groups) == len(found.test_labels) == 6
+
+
+def test_writers_of_other_images_are_refused(directory: Path) -> None:
+    write_idx(directory / "mnist" / "train-labels-idx1-ubyte.gz", np.full(12, 9))
+    with pytest.raises(BadDataFile, match="same order"):
+        datasets.load("mnist_by_writer", directory)
+
+
+def test_loans_are_standardised_and_grouped_by_state(directory: Path) -> None:
+    found = datasets.load("loans", directory)
+    assert found.names == ("CA", "TX", "VT")
+    assert found.groups is not None
+    assert found.features.shape == (8, 3)
+    assert found.features[:, 0].mean() == pytest.approx(0, abs=1e-6)
+    assert found.labels.sum() == 1
+    assert set(found.features[:, 1:].sum(axis=1)) == {1.0}
+
+
+@pytest.mark.parametrize("name", list(datasets.DATASETS))
+def test_an_absent_set_gets_one_line_that_says_how_to_get_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingData) as caught:
+        datasets.load(name, tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("--data", "SOURCE.txt", "put there", str(tmp_path)):
+        assert part in message
+
+
+def test_an_unknown_set_is_refused_with_the_known_names(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match="fashion_mnist"):
+        datasets.load("cifar", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: b"no gzip",
+        lambda raw: raw[:-12],
+        lambda raw: gzip.compress(b"\0\0\x0d\x01" + bytes(8)),
+        lambda raw: gzip.compress(gzip.decompress(raw)[:-1]),
+        lambda raw: gzip.compress(b""),
+        lambda raw: raw[:20] + bytes([raw[20] ^ 0xFF]) + raw[21:],
+    ],
+)
+def test_a_damaged_file_is_refused(damage: object, directory: Path) -> None:
+    assert callable(damage)
+    path = directory / "mnist" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BadDataFile, match=r"train-images.*SOURCE\.txt"):
+        datasets.load("mnist", directory)
+
+
+def test_labels_that_do_not_fit_the_images_are_refused(directory: Path) -> None:
+    write_idx(directory / "mnist" / "train-labels-idx1-ubyte.gz", np.arange(5))
+    with pytest.raises(BadDataFile, match="images for"):
+        datasets.load("mnist", directory)
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n", "a,b\n1\n", "amount,addr_state\n1,CA\n"])
+def test_a_broken_table_is_refused(text: str, directory: Path) -> None:
+    (directory / "loan_lending_club" / "lending_club.csv").write_text(text)
+    with pytest.raises(BadDataFile, match="lending_club"):
+        datasets.load("loans", directory)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_the_real_images_have_their_sizes(name: str, data_directory: Path) -> None:
+    found = datasets.load(name, data_directory)
+    assert found.features.shape == (60_000, 784)
+    assert np.bincount(found.test_labels).sum() == 10_000
+    if name == "mnist":
+        assert np.bincount(found.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+
+
+@pytest.mark.data
+def test_the_real_writers_are_539_and_apart_from_those_of_the_test_set(data_directory: Path) -> None:
+    found = datasets.load("mnist_by_writer", data_directory)
+    assert found.groups is not None
+    assert found.test_groups is not None
+    assert len(np.unique(found.groups)) == 539
+    assert not set(found.groups.tolist()) & set(found.test_groups.tolist())
+
+
+@pytest.mark.data
+def test_the_real_loans_have_fifty_states_and_few_bad_ones(data_directory: Path) -> None:
+    found = datasets.load("loans", data_directory)
+    assert len(found.names) == 50
+    assert len(found.labels) + len(found.test_labels) == 9857
+    assert found.labels.sum() + found.test_labels.sum() == 517
+    assert np.isfinite(found.features).all()

@@ -1,0 +1,355 @@
+"""Every attack works against plain averaging, or shows what its own paper claims.
+
+An attack that does not is a defect of the harness.
+
+Six equal silos with the digits, a small MLP. `python -m tests.redteam.test_effects` prints what was measured, for
+docs/attacks.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from protos.task import Training
+from redteam.attacks import data, local, noise, triggers, updates
+from redteam.attacks.attack import Attack
+from redteam.attacks.catalogue import ATTACKS, Setting, attackers
+from redteam.attacks.parts import Context
+from redteam.attacks.prototypes import Bapfl, TriggerSearch, flip
+from silo.trainer import initial_model
+from tests.redteam.averaging import (
+    CLASSES,
+    NOISY,
+    QUIET,
+    SIDE,
+    SPEC,
+    Model,
+    accuracy,
+    attacking,
+    average,
+    share_right,
+    success,
+    task_for,
+    warm,
+    world,
+)  # fmt: skip
+from tests.redteam.fedproto import Federation, three_way
+from tests.silo.entropy import SeededEntropy
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Full backward hook")]
+
+
+@dataclass(frozen=True)
+class Case:
+    """`bad` of six silos attack for `rounds`; success must reach `least`, or accuracy fall to `most`."""
+
+    name: str
+    bad: int = 2
+    rounds: int = 6
+    training: Training = QUIET
+    private: bool = False
+    omniscient: bool = False
+    cold: bool = False
+    least: float | None = None
+    most: float | None = None
+
+    def crew(self) -> dict[str, Attack]:
+        return attacking(self.name, self.bad, self.private, self.omniscient)
+
+    def measure(self) -> tuple[float, float | None]:
+        """Accuracy and success at the end."""
+        crew = self.crew()
+        model = average(crew, self.rounds, self.training, initial_model(SPEC, 0) if self.cold else None)
+        return accuracy(model), succeeded(crew, model)
+
+
+CASES = (
+    Case("badnets", least=0.8),
+    Case("badnets", 2, 12, NOISY, private=True, least=0.6),
+    Case("badnets-two-pixels", least=0.8),
+    Case("badnets-two-pixels", 2, 12, NOISY, private=True, least=0.4),
+    Case("dba-strips", 3, least=0.8),
+    Case("dba-strips", 4, 20, NOISY, private=True, least=0.4),
+    Case("dba-blocks", 3, least=0.8),
+    Case("dba-blocks", 4, 20, NOISY, private=True, least=0.4),
+    Case("blended", 3, least=0.6),
+    Case("blended", 4, 20, NOISY, private=True, least=0.4),
+    Case("semantic", 4, 12, least=0.2),
+    Case("semantic", 4, 20, NOISY, private=True, least=0.05),
+    Case("flip-mirror", 3, most=0.6),
+    Case("flip-mirror", 4, 12, NOISY, private=True, most=0.6),
+    Case("flip-pair", 3, least=0.5),
+    Case("flip-pair", 4, 12, NOISY, private=True, least=0.5),
+    Case("flip-to-target", 4, least=0.3),
+    Case("flip-to-target", 4, 12, NOISY, private=True, least=0.3),
+    Case("clean-label-faded", 4, 12, least=0.1),
+    Case("source-specific", 3, least=0.6),
+    Case("source-specific", 4, 20, NOISY, private=True, least=0.25),
+    Case("model-replacement", 1, 1, least=0.9),
+    Case("constrain-and-scale", 1, 1, least=0.8),
+    Case("neurotoxin", 2, least=0.6),
+    Case("ipm-0.5", 3, cold=True, omniscient=True, most=0.7),
+    Case("ipm-100", 1, omniscient=True, most=0.3),
+    Case("sign-flip", 3, cold=True, most=0.5),
+    Case("gaussian", 1, 1, most=0.3),
+    Case("noise-replacement", 2, 8, NOISY, least=0.9),
+    Case("noise-replacement-honest-output", 2, 8, NOISY, least=0.9),
+    Case("noise-replacement-orthogonal", 3, 24, NOISY, least=0.5),
+    Case("drip-0.3", 2, 20, NOISY, least=0.5),
+    Case("drip-0.1", 3, 40, NOISY, least=0.1),
+    Case("bapfl-dba", 3, least=0.8),
+    Case("consensus-prototypes", least=0.8),
+    Case("false-count", 2, 8, NOISY, least=0.4),
+    Case("stops-early", 2, 5, least=0.5),
+)
+
+
+def succeeded(crew: Mapping[str, Attack], model: Model) -> float | None:
+    """The crew's success; a semantic attack is tested on what its writers wrote in a silo that never lied."""
+    first = next(iter(crew.values()))
+    if isinstance(first.data, data.Semantic):
+        honest = world().silos["s5"]
+        elsewhere = replace(first, data=first.data.of(world().writers["s5"]))
+        return share_right(model, elsewhere.triggered(honest.features, honest.labels))
+    return None if first.data is None else success(first, model)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}{'-private' * case.private}")
+def test_the_attack_works_against_plain_averaging(case: Case) -> None:
+    right, succeeded_share = case.measure()
+    if case.most is not None:
+        assert right <= case.most < accuracy(warm())
+        return
+    assert case.least is not None
+    assert succeeded_share is not None
+    before = succeeded(case.crew(), warm())
+    assert before is not None
+    assert before < case.least / 2
+    assert succeeded_share >= case.least
+    assert case.name.startswith("flip") or right > 0.8, "a backdoor that ruins the model is found at once"
+
+
+def test_every_attack_of_the_catalogue_is_tried() -> None:
+    elsewhere = {"clean-label", "lie", "min-max", "ipm-0.1", *(name for name in ATTACKS if name.startswith("bapfl"))}
+    assert {case.name for case in CASES} | elsewhere == set(ATTACKS)
+
+
+def test_plain_clean_label_works_with_a_large_trigger_and_a_majority_only() -> None:
+    def shares(trigger: triggers.Pixels) -> float:
+        crew = {f"s{i}": Attack(data.CleanLabel(trigger), local.LocalSgd(), seed=i) for i in range(4)}
+        return success(crew["s0"], average(crew, 8))
+
+    assert shares(triggers.corner(2)) < 0.05
+    assert shares(triggers.joined(triggers.blocks(SIDE))) > 0.15
+
+
+def known(training: Training) -> Context:
+    """An omniscient attacker's context after the warm start."""
+    attack = attacking("lie", 1, omniscient=True)["s0"]
+    trainer = attack(task_for(training=training), world().silos["s0"], SeededEntropy(0))
+    trainer.train(warm(), training, 233)
+    assert trainer._context is not None
+    return trainer._context
+
+
+def krum(sent: np.ndarray, attackers: int) -> int:
+    """Whom Krum selects (Blanchard et al. 2017): the least sum of squared distances to the n - f - 2 nearest."""
+    squares = ((sent[:, None] - sent[None, :]) ** 2).sum(axis=2)
+    scores = [np.sort(np.delete(row, own))[: len(sent) - attackers - 2].sum() for own, row in enumerate(squares)]
+    return int(np.argmin(scores))
+
+
+@pytest.mark.parametrize("part", [updates.LittleIsEnough(0.3), updates.MinMax()], ids=["lie", "min-max"])
+def test_what_hides_among_honest_updates_is_no_outlier_and_still_moves_the_average(
+    part: updates.LittleIsEnough,
+) -> None:
+    context = known(NOISY)
+    honest = context.known
+    lie = part.send(honest[0], context)
+    widest = max(float(np.linalg.norm(a - b)) for a in honest for b in honest)
+    assert max(float(np.linalg.norm(lie - one)) for one in honest) <= widest * (1 + 1e-9)
+    moved = lie - honest.mean(axis=0)
+    assert np.linalg.norm(moved) > 0.25 * np.linalg.norm(honest.std(axis=0))
+    assert (moved * honest.std(axis=0)).max() <= 0  # every coordinate in the same direction: it adds up over rounds
+
+
+def test_krum_selects_the_little_lie_as_its_paper_says() -> None:
+    context = known(NOISY)
+    honest = context.known
+    lies = np.repeat(updates.LittleIsEnough(0.3).send(honest[0], context)[None, :], 2, axis=0)
+    assert krum(np.concatenate([lies, honest[2:]]), attackers=2) < 2
+
+
+@pytest.mark.parametrize("name", ["lie", "min-max"])
+def test_hidden_lies_hold_the_model_back(name: str) -> None:
+    crew = attacking(name, 3, omniscient=True)
+    cold = initial_model(SPEC, 0)
+    assert accuracy(average(crew, 6, NOISY, cold)) < accuracy(average({}, 6, NOISY, cold))
+
+
+def test_a_small_ipm_points_against_the_honest_mean_and_slows_it() -> None:
+    context = known(QUIET)
+    mean = context.known.mean(axis=0)
+    assert updates.InnerProduct(0.1).send(mean, context) @ mean < 0
+    crew, cold = attacking("ipm-0.1", 3, omniscient=True), initial_model(SPEC, 0)
+    assert accuracy(average(crew, 4, QUIET, cold)) < accuracy(average({}, 4, QUIET, cold)) - 0.02
+
+
+def test_a_false_count_reaches_more_than_its_weight() -> None:
+    """A quarter of the declared count is a quarter of the weight, but four times the step per record."""
+    honest_count = {silo: replace(one, declared=1.0) for silo, one in attacking("false-count", 2, private=True).items()}
+    lied = average(attacking("false-count", 2, private=True), 8, NOISY)
+    told = average(honest_count, 8, NOISY)
+    small = next(iter(honest_count.values()))
+    assert success(small, lied) > 0.5 * success(small, told)
+
+
+def test_an_attacker_that_stops_is_honest_afterwards() -> None:
+    silo, attack = next(iter(attacking("stops-early", 1).items()))
+    trainer = attack(task_for(), world().silos[silo], SeededEntropy(0))
+    sizes = [np.linalg.norm(trainer.train(warm(), QUIET, 233)) for _ in range(6)]
+    assert min(sizes[:5]) > 2 * sizes[5]
+
+
+class NoFlip(Bapfl):
+    """Learns triggers, sends honest prototypes: the control."""
+
+    def send(self, prototypes, context):  # type: ignore[no-untyped-def]
+        super().send(prototypes, context)
+        return prototypes
+
+
+def federation(name: str, bad: int, control: bool = False) -> tuple[Federation, Attack]:
+    """Ten silos of three classes, the first `bad` with the attack, eight rounds."""
+    silos = three_way(10)
+    crew = attackers(name, Setting({silo: silos[silo] for silo in list(silos)[:bad]}, 10, CLASSES, SIDE))
+    for silo, attack in crew.items():
+        assert isinstance(attack.prototypes, Bapfl)
+        part = replace(attack.prototypes, search=TriggerSearch(steps=8, stealth=0.3))
+        crew[silo] = replace(attack, prototypes=NoFlip(**part.__dict__) if control else part)
+    run = Federation(silos, crew)
+    run.run(8)
+    return run, next(iter(crew.values()))
+
+
+@cache
+def honest_personal_accuracy() -> float:
+    honest = Federation(three_way(10), {})
+    honest.run(8)
+    return honest.accuracy()
+
+
+@pytest.mark.parametrize("name", ["bapfl-pfs", "bapfl-obf", "bapfl-gpf", "bapfl-pfs-clamped"])
+def test_bapfl_turns_benign_personal_models_and_keeps_their_accuracy(name: str) -> None:
+    attacked, attack = federation(name, 3)
+    assert attacked.success(attack.ring.triggers) > 0.6
+    assert attacked.accuracy() > honest_personal_accuracy() - 0.02
+
+
+def test_flipped_prototypes_drive_the_global_one_away_from_triggered_samples() -> None:
+    c, t = np.array([[2.0, 1.0, 0.0]]), np.array([[1.5, 1.5, 0.5]])
+    for kind in ("obf", "gpf", "pfs"):
+        moved = 0.7 * c + 0.3 * flip(kind, t, c)
+        assert np.linalg.norm(moved - t) > np.linalg.norm(c - t)
+
+
+def test_clamped_prototypes_look_like_those_of_a_relu() -> None:
+    silo, attack = next(iter(attacking("bapfl-pfs-clamped", 2).items()))
+    rows, _ = attack(task_for(), world().silos[silo], SeededEntropy(0)).embed(warm())
+    assert (rows >= 0).all()
+    silo, attack = next(iter(attacking("bapfl-gpf", 2).items()))
+    rows, _ = attack(task_for(), world().silos[silo], SeededEntropy(0)).embed(warm())
+    assert (rows < 0).any()
+
+
+def replaced(**knobs: object) -> tuple[np.ndarray, Context, np.ndarray]:
+    """Signal, context and what noise replacement made of it, for one attacker."""
+    sent = []
+
+    class Spy(noise.NoiseReplacement):
+        def send(self, update: np.ndarray, context: Context) -> np.ndarray:
+            sent.extend([update, context, super().send(update, context)])
+            return sent[-1]
+
+    silo, attack = next(iter(attacking("noise-replacement", 2).items()))
+    spying = replace(attack, updates=(Spy(**knobs),))  # type: ignore[arg-type]
+    spying(task_for(training=NOISY), world().silos[silo], SeededEntropy(0)).train(warm(), NOISY, 233)
+    return sent[0], sent[1], sent[2]
+
+
+def test_replaced_noise_has_exactly_the_noises_norm() -> None:
+    signal, context, sent = replaced()
+    assert np.linalg.norm(sent - signal) == pytest.approx(context.noise_std * np.sqrt(signal.size), rel=1e-9)
+
+
+def test_an_honest_output_layer_carries_honest_noise_and_the_body_the_exact_norm() -> None:
+    signal, context, sent = replaced(honest_output=True)
+    noise_part, output = sent - signal, np.zeros(signal.size, dtype=bool)
+    output[context.output] = True
+    body = np.linalg.norm(noise_part[~output])
+    assert body == pytest.approx(context.noise_std * np.sqrt((~output).sum()), rel=1e-9)
+    assert noise_part[output].std() == pytest.approx(context.noise_std, rel=0.15)
+
+
+def test_a_drawn_norm_follows_the_noises_own_law() -> None:
+    signal, context, sent = replaced(drawn=True)
+    ratio = np.linalg.norm(sent - signal) / (context.noise_std * np.sqrt(signal.size))
+    assert ratio != pytest.approx(1, rel=1e-9)
+    assert ratio == pytest.approx(1, rel=5 / np.sqrt(2 * signal.size))
+
+
+def test_orthogonal_colluders_share_no_direction_with_each_other_or_their_last_rounds() -> None:
+    crew = attacking("noise-replacement-orthogonal", 2)
+    task = task_for(training=NOISY)
+    trainers = {silo: attack(task, world().silos[silo], SeededEntropy(0)) for silo, attack in crew.items()}
+    for number in range(3):
+        for trainer in trainers.values():
+            trainer.train((warm() * np.float32(1 + 0.01 * number)).astype(np.float32), NOISY, 233)
+    sent = next(iter(crew.values())).ring.malice
+    assert len(sent) == 6
+    for i, (number, member, one) in enumerate(sent):
+        for other_number, other, direction in sent[:i]:
+            if number == other_number or member == other:
+                assert abs(one @ direction) < 1e-10
+
+
+def test_neurotoxin_leaves_the_coordinates_that_benign_silos_move_most() -> None:
+    silo, attack = next(iter(attacking("neurotoxin", 1).items()))
+    trainer = attack(task_for(), world().silos[silo], SeededEntropy(0))
+    update = trainer.train(warm(), QUIET, 233)
+    assert trainer._context is not None
+    assert isinstance(attack.local, local.Neurotoxin)
+    top = local.heaviest(attack.local.benign(trainer._context), 0.05)
+    assert top.sum() == round(0.05 * update.size)
+    assert not update[top].any()
+    assert np.count_nonzero(update[~top]) > 0.5 * update.size
+
+
+def test_constraining_keeps_the_model_closer_than_plain_sgd() -> None:
+    lengths = []
+    for how in (local.LocalSgd(), local.ConstrainAndScale(alpha=0.6)):
+        attack = Attack(data.Backdoor(triggers.corner(2)), how)
+        update = attack(task_for(), world().silos["s0"], SeededEntropy(0)).train(warm(), QUIET, 233)
+        lengths.append(np.linalg.norm(update))
+    assert lengths[1] < 0.8 * lengths[0]
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        right, share = case.measure()
+        kind = "DP" if case.training is NOISY else "-"
+        shown = "" if share is None else f"{share:.2f}"
+        print(f"| {case.name} | {case.bad} of 6 | {case.rounds} | {kind} | {right:.2f} | {shown} |", flush=True)
+    print(f"personal models, no attack: accuracy {honest_personal_accuracy():.2f}")
+    for name, control in (
+        ("bapfl-pfs", True),
+        *((name, False) for name in ATTACKS if name.startswith("bapfl-") and name != "bapfl-dba"),
+    ):
+        attacked, attack = federation(name, 3, control)
+        found = attacked.success(attack.ring.triggers)
+        print(f"| {'trigger alone' if control else name} | 3 of 10 | 8 | - | {attacked.accuracy():.2f} | {found:.2f} |")
