@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from redteam.attacks.catalogue import ATTACKS
 from tests.redteam.test_parts import context
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "adding-an-attack.md"
@@ -35,3 +36,8 @@ def test_the_guides_example_runs_and_does_what_it_says(monkeypatch: pytest.Monke
         module.Sway().send(random, context(np.ones((1, 8)), training=training, round=number)) for number in (1, 2)
     ]
     np.testing.assert_allclose(turned[0], -turned[1])
+
+
+def test_the_table_has_a_row_for_every_attack_and_no_other() -> None:
+    table = (GUIDE.parent / "attacks.md").read_text()
+    assert set(re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)) == set(ATTACKS)
