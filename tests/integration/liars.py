@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.history import History
 from crypto import tags
 from crypto.ckks import CkksKey
 from crypto.errors import CheckFailed
@@ -118,6 +119,12 @@ def two_halves(keys: LyingKeys, fields: Fields, packing: Packing, plan: str, sil
     halves = np.zeros_like(fields)
     halves[0, 0], halves[1, 0] = 1, -1
     return keys.halve(keys.encrypt(slots, fields, plan, silo), halves, plan)
+
+
+def halves_hidden(history: History) -> bool:
+    """Whether every fold of the trace took both halves of `two_halves` or neither: one trace in 2^rows."""
+    taken = history.trace_rows != 0
+    return bool((taken[:, 0] == taken[:, 1]).all())
 
 
 def opposite_chunks(keys: LyingKeys, fields: Fields, packing: Packing, plan: str, silo: str) -> Protected:
