@@ -1,4 +1,4 @@
-"""What a silo asks of the side that searches models for triggers; `silo.trainer.searcher_for` finds it by model kind."""
+"""What a silo asks of the side that searches models for triggers; `searcher_for` finds it by the kind of model."""
 
 from __future__ import annotations
 
