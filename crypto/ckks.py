@@ -1,4 +1,6 @@
-"""Symmetric CKKS on 2048 slots at one 60-bit modulus; the only module that imports TenSEAL (its copy of SEAL).
+"""Symmetric CKKS at one 60-bit modulus; the only module that imports TenSEAL (its copy of SEAL).
+
+A slot of CKKS is a complex number. We lay integers into real and imaginary parts alike, and call each part a slot.
 
 What travels. SEAL encrypts a chunk to (c0, c1) with c0 = -c1 s + m + e and c1 uniform. We draw a seed, expand it to
 another uniform polynomial a (`ring.uniform`), and publish the seed and c0 + (c1 - a) s = -a s + m + e, which is SEAL's
@@ -34,11 +36,12 @@ from crypto.packing import SLOTS
 
 SCALE_LOG2 = 22
 MAX_SLOT = 2**36
-"""At scale 2^22 a slot below 2^36 keeps every coefficient below 2^58, a quarter of q."""
+"""At scale 2^22 parts below 2^36 keep every coefficient, which is a mean over the complex slots and their conjugates
+times roots of unity, below sqrt(2) * 2^58; half of q is 2^59."""
 NOISE_STD = 3.54e-5
-"""Of one slot of a fresh encryption. SEAL's noise is a centred binomial of variance 21/2 per coefficient; a slot adds
-4096 of them along a cosine, so the variance is 2048 * (10.5 + 1/4 for rounding the encoding) / 2^44, rounded up. Sums
-of bounded signs are sub-Gaussian with this very variance (Hoeffding 1963)."""
+"""Of one slot (one part) of a fresh encryption. SEAL's noise is a centred binomial of variance 21/2 per coefficient; a
+part adds 4096 of them along a cosine or a sine, so the variance is 2048 * (10.5 + 1/4 for rounding the encoding) /
+2^44, rounded up. Sums of bounded signs are sub-Gaussian with this very variance (Hoeffding 1963)."""
 
 _MODULI_BITS = (60, 49)
 _SEAL_HEADER = bytes.fromhex("5ea1100403")
@@ -105,7 +108,7 @@ class CkksKey:
         """Encrypt one chunk under fresh noise and a fresh seed of the operating system.
 
         Args:
-            slots: shape [2048], int64, each below 2^36 in size.
+            slots: shape [4096], int64, each below 2^36 in size.
 
         Returns:
             a fresh chunk, 32,800 bytes (`ring.parse_fresh`).
@@ -117,10 +120,10 @@ class CkksKey:
             raise OutOfRange(f"a chunk has {SLOTS} integer slots, not {slots.dtype}{list(slots.shape)}")
         if int(slots.min()) <= -MAX_SLOT or int(slots.max()) >= MAX_SLOT:
             raise OutOfRange("a slot does not fit the modulus; only quantised updates are encrypted")
-        return self._encrypt(slots.astype(np.float64).tolist())
+        return self._encrypt(slots.astype(np.float64))
 
     def decrypt(self, words: ring.Words) -> NDArray[np.float64]:
-        """Slots of one chunk: shape [2048], float64, with noise (`NOISE_STD` for a fresh encryption).
+        """Slots of one chunk: shape [4096], float64, with noise (`NOISE_STD` for a fresh encryption).
 
         What it returns is not to be trusted, and not to leave the silo, before the tags are checked.
 
@@ -130,23 +133,23 @@ class CkksKey:
         return self._decrypt(ring.to_bytes(words))
 
     def encrypt_all(self, slots: NDArray[np.int64]) -> list[bytes]:
-        """Encrypt chunks (shape [n, 2048], see `encrypt`), many of them in several processes."""
+        """Encrypt chunks (shape [n, 4096], see `encrypt`), many of them in several processes."""
         rows = [np.ascontiguousarray(row, dtype="<i8").tobytes() for row in slots]
         return self._map(helpers.ENCRYPT, rows, ring.FRESH_BYTES, self.encrypt_bytes)
 
     def decrypt_all(self, chunks: Sequence[bytes]) -> NDArray[np.float64]:
-        """Slots of full chunks: shape [n, 2048], see `decrypt`; raises BadCiphertext before anything is decrypted."""
+        """Slots of full chunks: shape [n, 4096], see `decrypt`; raises BadCiphertext before anything is decrypted."""
         for chunk in chunks:
             ring.parse_chunk(chunk)
         rows = self._map(helpers.DECRYPT, chunks, 8 * SLOTS, self.decrypt_bytes)
         return np.frombuffer(b"".join(rows), dtype="<f8").reshape(-1, SLOTS)
 
     def encrypt_bytes(self, slots: bytes) -> bytes:
-        """`encrypt` of 2048 little-endian 64-bit integers."""
+        """`encrypt` of 4096 little-endian 64-bit integers."""
         return self.encrypt(np.frombuffer(slots, dtype="<i8"))
 
     def decrypt_bytes(self, chunk: bytes) -> bytes:
-        """`decrypt` of a full chunk that was parsed before, to 2048 little-endian 64-bit floats."""
+        """`decrypt` of a full chunk that was parsed before, to 4096 little-endian 64-bit floats."""
         return self._decrypt(chunk).astype("<f8", copy=False).tobytes()
 
     def start_helpers(self) -> None:
@@ -158,11 +161,11 @@ class CkksKey:
         with self._helping:
             return helpers.run(self._helpers, kind, inputs, size, own)
 
-    def _encrypt(self, slots: list[float]) -> bytes:
+    def _encrypt(self, slots: NDArray[np.float64]) -> bytes:
         seed = os.urandom(ring.SEED_BYTES)
         public = bytes(8 * DEGREE) + ring.uniform(seed).astype("<u8", copy=False).tobytes()
         with self._lock:
-            self._encoder.encode(slots, 2.0**SCALE_LOG2, self._plain)
+            self._encoder.encode(slots.view(np.complex128).tolist(), 2.0**SCALE_LOG2, self._plain)
             self._encryptor.encrypt_symmetric(self._plain, self._cipher)
             self._load(self._other, public)
             self._evaluator.sub_inplace(self._cipher, self._other)
@@ -175,9 +178,10 @@ class CkksKey:
             with self._lock:
                 self._load(self._cipher, words)
                 self._decryptor.decrypt(self._cipher, self._plain)
-                slots = np.array(self._encoder.decode_double(self._plain), dtype=np.float64)
+                decoded = self._encoder.decode_complex(self._plain)
         except (ValueError, RuntimeError):
             raise BadCiphertext("the library does not read this ciphertext; reject it") from None
+        slots = np.array(decoded, dtype=np.complex128).view(np.float64)
         if slots.shape != (SLOTS,) or not bool(np.isfinite(slots).all()):
             raise BadCiphertext("the library read no slots in this ciphertext; reject it")
         return slots

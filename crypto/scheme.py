@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crypto.packing import Packing
 from crypto.tags import Contribution
 
-SCHEME = "ckks-4096-60-49/2^22/2x18/seeded"
+SCHEME = "ckks-4096-60-49/2^22/4x18/seeded"
 """Name and parameters of the one scheme: ring and moduli, scale, fields of a slot."""
 
 

@@ -8,7 +8,7 @@ Why decoding is exact. Noise adds linearly: a combination of fresh encryptions w
 noise that is sub-Gaussian with standard deviation `NOISE_STD * |c|`, |c| the Euclidean norm, so that a slot is off by
 more than t with probability at most 2 exp(-t^2 / (2 NOISE_STD^2 |c|^2)). With W = 1024 the worst weights that any
 policy allows put everything on one silo: |c| = 1024, standard deviation 0.0363 (0.010 for 20 silos under cap 2).
-A sum has at most 5,462 chunks (4096 of the body, an output layer of a quarter of the model), below 2^24 slots.
+A sum has at most 2,731 chunks (2048 of the body, an output layer of a quarter of the model), below 2^24 slots.
 
 - wrong decoding needs an error of 1/2: below 2^24 * 2 exp(-94.8) < 2^-111 a round;
 - an honest sum fails the whole-number check (3/8): below 2^24 * 2 exp(-53.3) < 2^-51 a round;
@@ -18,7 +18,7 @@ Why folds have a bound of their own: what a slot of a fold is off by is multipli
 silo that shifts single slots by less than a fixed 1/8 would pass its own check, spoil the sum, and so lay the blame on
 the coordinator. The bound of a fold, and of the folds put together again chunk by chunk (a matched filter), is nine
 standard deviations. With 8 folds of n chunks a shift of one slot of up to 9 NOISE_STD sqrt(n / 8) remains: 0.0009 for
-64 chunks, 0.0036 for 1032, 0.0072 for 4096. A sum bears 3/8, so it is harmless up to a weight of about 350, 95 and 50:
+64 chunks, 0.0036 for 1032, 0.0051 for 2048. A sum bears 3/8, so it is harmless up to a weight of about 350, 95 and 70:
 a silo with more weight in a large model can void a round, and the blame falls on the sum.
 """
 
@@ -49,7 +49,7 @@ _FOLD_DEVIATIONS = 9.0
 _MAX_FOLD_ERROR = 1 / 8
 _MAX_SUM_ERROR = 3 / 8
 _BLOCK = 256
-_MANY_CHUNKS = 128
+_MANY_CHUNKS = 96
 """From here on helper processes are worth their start (half a second) and memory."""
 
 
@@ -89,7 +89,7 @@ class SiloSum:
         """Encrypt and tag an update.
 
         Args:
-            fields: shape [chunks, 4096], int64, within ±127, unused fields zero.
+            fields: shape [chunks, 8192], int64, within ±127, unused fields zero.
             packing: the layout's.
             plan: digest of the round's plan.
             silo: our own name.
@@ -192,7 +192,7 @@ class SiloSum:
         return packing.from_fields(fields)
 
     def _open(self, chunks: Sequence[bytes]) -> NDArray[np.int64]:
-        """The fields of a sum, shape [chunks, 4096], block by block: floats of the whole never stand in memory."""
+        """The fields of a sum, shape [chunks, 8192], block by block: floats of the whole never stand in memory."""
         for chunk in chunks:
             ring.parse_chunk(chunk)
         fields = np.empty((len(chunks), FIELDS_PER_CHUNK), dtype=np.int64)
