@@ -35,9 +35,9 @@ from crypto.errors import BadCiphertext, KeyMismatch, OutOfRange
 from crypto.packing import SLOTS
 
 SCALE_LOG2 = 22
-MAX_SLOT = 2**36
-"""At scale 2^22 parts below 2^36 keep every coefficient, which is a mean over the complex slots and their conjugates
-times roots of unity, below sqrt(2) * 2^58; half of q is 2^59."""
+MAX_SLOT = 2**35
+"""The largest sum has slots below 2^35 too. At scale 2^22 they keep every coefficient, a mean over the complex slots
+of Re(z times a root of unity), below sqrt(2) * 2^57. SEAL encodes up to 2^58, and half of q is 2^59."""
 NOISE_STD = 3.54e-5
 """Of one slot (one part) of a fresh encryption. SEAL's noise is a centred binomial of variance 21/2 per coefficient; a
 part adds 4096 of them along a cosine or a sine, so the variance is 2048 * (10.5 + 1/4 for rounding the encoding) /
@@ -108,7 +108,7 @@ class CkksKey:
         """Encrypt one chunk under fresh noise and a fresh seed of the operating system.
 
         Args:
-            slots: shape [4096], int64, each below 2^36 in size.
+            slots: shape [4096], int64, each below 2^35 in size.
 
         Returns:
             a fresh chunk, 32,800 bytes (`ring.parse_fresh`).

@@ -9,6 +9,7 @@ import tenseal
 from crypto import ckks, ring
 from crypto.ckks import MAX_SLOT, NOISE_STD, CkksKey
 from crypto.errors import KeyMismatch, OutOfRange
+from tests.crypto.conftest import encrypt_reals
 from tests.crypto.oracle import tenseal_vector, tenseal_words
 
 
@@ -73,6 +74,17 @@ def test_slots_at_the_limit_are_exact_and_beyond_refused(key: CkksKey) -> None:
     for slot in (MAX_SLOT, -MAX_SLOT, 2**63 - 1, -(2**63)):
         with pytest.raises(OutOfRange):
             key.encrypt(np.full(4096, slot))
+
+
+def test_parts_that_line_up_with_one_root_of_unity_are_still_encoded_and_exact(key: CkksKey) -> None:
+    # In SEAL's order of slots (powers of 3) these signs line up with the root's power N/4: the largest coefficient.
+    aligned = np.resize([1, 1, -1, 1], 4096) * (MAX_SLOT - 1)
+    assert np.array_equal(np.rint(key.decrypt(fresh(key, aligned))), aligned)
+    # Were they sqrt(2) as large, SEAL would refuse them: the bound on coefficients is reached, not only obeyed.
+    larger = np.rint(1.41 * aligned)
+    assert np.array_equal(np.rint(key.decrypt(ring.parse_fresh(encrypt_reals(key, larger)))), larger)
+    with pytest.raises(ValueError, match="too large"):
+        encrypt_reals(key, 1.42 * aligned)
 
 
 @pytest.mark.parametrize("slots", [np.zeros(4095, np.int64), np.zeros((1, 4096), np.int64), np.zeros(4096)])
