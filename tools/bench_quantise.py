@@ -14,6 +14,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from redteam.digits import digits
 from redteam.partitions import lognormal_sizes
 from silo.data import Records
 from silo.pack import pack_task
-from silo.trainer import Trainer, trainer_for
+from silo.trainer import Trainer, initial_model, trainer_for
 from tools.demo_settings import spec
 
 TOTAL_WEIGHT = 1024
@@ -94,9 +95,10 @@ class Seeded:
 class Federation:
     """One task over silos' records; `train` runs it under one way."""
 
-    def __init__(self, task: Task, model: bytes, silos: Mapping[str, Records], test: Any, seed: int) -> None:
-        self.task, self.seed = task, seed
-        self.start = np.frombuffer(model, dtype="<f4").astype(np.float32)
+    def __init__(
+        self, task: Task, start: NDArray[np.float32], silos: Mapping[str, Records], test: Any, seed: int
+    ) -> None:
+        self.task, self.start, self.seed = task, start, seed
         self.entropies = [Seeded() for _ in silos]
         self.trainers: list[Trainer] = [
             trainer_for(task, records, entropy) for records, entropy in zip(silos.values(), self.entropies, strict=True)
@@ -160,15 +162,14 @@ def without_noise(task: Task) -> Task:
 
 def digits_federation(seed: int, private: bool) -> Federation:
     """The demonstration: an MLP of 2,410 parameters, six silos of 56 to 450 records, ε = 7.95, 40 rounds."""
-    task, model = pack_task(tomllib.loads(spec(40)) | {"seed": seed})
-    data = digits(seed)
-    return Federation(task if private else without_noise(task), model, data.silos, data.test, seed)
+    task, data = _digits_task(), digits(seed)
+    start = initial_model(task.model, seed)
+    return Federation(task if private else without_noise(task), start, data.silos, data.test, seed)
 
 
 def mnist_federation(directory: Path, seed: int, private: bool) -> Federation:
     """Softmax regression of 7,850 parameters, ten silos of 20 : 1 in size, ε = 3, 20 rounds of two steps."""
-    data = mnist(directory)
-    task, model = pack_task(MNIST_SPEC)
+    task, data = _mnist_task(), mnist(directory)
     order = np.random.default_rng(seed).permutation(len(data.labels))
     ends = np.cumsum(lognormal_sizes(10, len(order), 20.0))
     shares = np.split(order, ends)[:10]
@@ -177,7 +178,17 @@ def mnist_federation(directory: Path, seed: int, private: bool) -> Federation:
         for index, own in enumerate(shares)
     }
     test = data.test_features, data.test_labels
-    return Federation(task if private else without_noise(task), model, silos, test, seed)
+    return Federation(task if private else without_noise(task), initial_model(task.model, seed), silos, test, seed)
+
+
+@cache
+def _digits_task() -> Task:
+    return pack_task(tomllib.loads(spec(40)))[0]
+
+
+@cache
+def _mnist_task() -> Task:
+    return pack_task(MNIST_SPEC)[0]
 
 
 def rows(name: str, runs: Mapping[str, list[Run]]) -> list[str]:
