@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from audit.ranges import DEVIATIONS, smallest_step, squared_noise, squared_signal
-from crypto.packing import Packing
+from crypto.packing import LEVELS, Packing
 from crypto.quantise import apply_aggregate, quantise, randomness_needed
 from crypto.sketch import signs, sketch
 from protos.task import Task
@@ -46,11 +46,11 @@ MNIST_SPEC = {
 
 @dataclass(frozen=True)
 class Way:
-    """How updates become integers; `bits` 0 are floats, `margin` None is the task's own range."""
+    """How updates become integers: `bits` 0 are floats; the range `follows` each round, or is the task's own."""
 
     name: str
     bits: int
-    margin: int | None
+    follows: bool
 
     @property
     def levels(self) -> int:
@@ -59,9 +59,8 @@ class Way:
 
 
 WAYS = (
-    Way("float", 0, None), Way("8 bits, task's range", 8, None), Way("8 bits", 8, DEVIATIONS),
-    Way("6 bits", 6, DEVIATIONS), Way("5 bits", 5, DEVIATIONS), Way("4 bits", 4, DEVIATIONS),
-    Way("4 bits, half the range", 4, DEVIATIONS // 2), Way("3 bits", 3, DEVIATIONS),
+    Way("float", 0, False), Way("8 bits, task's range", 8, False), Way("8 bits", 8, True), Way("6 bits", 6, True),
+    Way("5 bits", 5, True), Way("4 bits", 4, True), Way("3 bits", 3, True),
 )  # fmt: skip
 
 
@@ -110,7 +109,7 @@ class Federation:
 
     def train(self, way: Way) -> Run:
         """The whole task."""
-        model, step, facts = self.start, self.task.step_log2, []
+        model, step, facts = self.start, self._limit(way), []
         noise = math.sqrt(squared_noise(self.task.training, max(self.counts))) / DEVIATIONS
         for number in range(1, self.task.rounds + 1):
             updates = self._updates(model, number)
@@ -138,15 +137,18 @@ class Federation:
         return quantise(np.clip(update, -edge, edge), step, np.random.bytes(randomness_needed(update.size)))
 
     def _next(self, way: Way, values: list[NDArray[np.int16]], step: int, number: int) -> int:
-        if way.margin is None:
+        if not way.follows:
             return step
         packing = self.packing
         drawn = signs(number.to_bytes(32, "little"), packing.folds, packing.body_chunks)
         sketches = [sketch(packing.to_fields(value.astype(np.int64)), packing, drawn) for value in values]
         signal = squared_signal(sketches, packing.size - packing.output_size, step)
         needed = max(squared_noise(self.task.training, min(self.counts)), signal)
-        limit = self.task.step_log2 + round(math.log2(127 / way.levels))
-        return min(limit, smallest_step(needed * way.margin**2 / DEVIATIONS**2, way.levels))
+        return min(self._limit(way), smallest_step(needed, way.levels))
+
+    def _limit(self, way: Way) -> int:
+        """The task's step, or the step of fewer levels that reaches about as far."""
+        return self.task.step_log2 + (round(math.log2(LEVELS / way.levels)) if way.bits else 0)
 
 
 def _weights(counts: list[int]) -> list[int]:
