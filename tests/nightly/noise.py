@@ -23,6 +23,7 @@ WEIGHT = 1024
 MOST_SLOTS = 11_000_000 // FIELDS
 """Slots of a round of 11 million parameters, two fields to a slot."""
 DEVIATIONS = (3.0, 4.0, 4.5, 5.0)
+CORRELATIONS = 30
 
 
 def slots(rng: np.random.Generator) -> NDArray[np.int64]:
@@ -68,7 +69,7 @@ def tail(errors: Iterator[NDArray[np.float64]], unit: float) -> dict[str, float]
 def correlations(errors: Iterator[NDArray[np.float64]]) -> tuple[float, float]:
     """Of real with imaginary parts of the same slots, and of parts with their neighbours of the next complex slot.
 
-    Both in standard errors: values within ±4 do not contradict parts that are uncorrelated.
+    Both in standard errors: squares of many runs add up to about their number where parts are uncorrelated.
     """
     within, across, count = 0.0, 0.0, 0
     for error in errors:
@@ -112,8 +113,9 @@ def main() -> None:
     tenth = max(1, chunks // 10)
     for name, start in (("real parts", 0), ("imaginary ", 1)):
         print(name, tail((error[start::2] for error in symmetric(tenth)), NOISE_STD))
-    within, across = correlations(symmetric(tenth))
-    print(f"correlation of parts, in standard errors: {within:.2f} within slots, {across:.2f} across")
+    scores = np.array([correlations(symmetric(max(1, tenth // CORRELATIONS))) for _ in range(CORRELATIONS)])
+    within, across = (scores**2).sum(axis=0)
+    print(f"correlation of parts, squared z-scores of {CORRELATIONS} runs: {within:.1f} in slots, {across:.1f} across")
     print("public key", tail(public_key(tenth), NOISE_STD))
     for silos, floor, cap in [(1, 0, 1), (2, 0.5, 2), (3, 0.5, 2), (5, 0.5, 2), (20, 0.5, 2), (20, 0, 4)]:
         weights = uneven(silos, floor, cap)
