@@ -56,12 +56,15 @@ _MANY_CHUNKS = 96
 class SiloSum:
     """`SumKeys` of packed CKKS. Neither `repr` nor any message shows the secrets."""
 
+    scheme = SCHEME
+    _load = staticmethod(ckks.CkksKey.load)
+
     def __init__(self, secret: bytes) -> None:
         """Read what `deal` made; raises KeyMismatch for another scheme or damaged secrets."""
         try:
             blob = canonical.loads(secret)
-            if set(blob) != {"ckks", "epoch", "federation", "model", "scheme", "tags"} or blob["scheme"] != SCHEME:
-                raise KeyMismatch(f"these secrets are not of the scheme {SCHEME}; ask the steward for a new deal")
+            if set(blob) != {"ckks", "epoch", "federation", "model", "scheme", "tags"} or blob["scheme"] != self.scheme:
+                raise KeyMismatch(f"these secrets are not of the scheme {self.scheme}; ask the steward for a new deal")
             seed, tag_secret, model_secret = (
                 base64.b64decode(blob[name], validate=True) for name in ("ckks", "tags", "model")
             )
@@ -71,7 +74,7 @@ class SiloSum:
             raise KeyMismatch("dealt secrets of wrong length; ask the steward for a new deal")
         self._federation, self._epoch = blob["federation"], blob["epoch"]
         self._secret, self._tag_secret, self._model_secret = secret, tag_secret, model_secret
-        self._key = ckks.CkksKey.load(seed)
+        self._key: ckks.CkksKey = self._load(seed)
 
     @property
     def model_secret(self) -> bytes:
@@ -130,7 +133,7 @@ class SiloSum:
         if len(folded_chunks) != rows.shape[0]:
             raise BadCiphertext(f"{rows.shape[0]} folded chunks are needed, not {len(folded_chunks)}")
         slots = self._key.decrypt_all(folded_chunks)
-        _check_folds_whole(slots, rows)
+        _check_folds_whole(slots, rows, self._key.noise_std)
         fields = unpack(np.rint(slots).astype(np.int64))
         _check_range(bool((np.abs(fields) <= LEVELS * np.minimum(packing.multiples(rows), MAX_MULTIPLE)).all()))
         if sketch is not None:
@@ -224,21 +227,21 @@ class PackedCkks:
         return SiloSum(secret)
 
 
-def deal(federation: str, epoch: int) -> bytes:
+def deal(federation: str, epoch: int, scheme: str = SCHEME) -> bytes:
     """Fresh secrets of an epoch from the operating system: CKKS key seed, tag and model secrets, one canonical blob."""
     secrets = {"ckks": ckks.generate(), "model": os.urandom(_SECRET_BYTES), "tags": os.urandom(_SECRET_BYTES)}
     texts = {name: base64.b64encode(secret).decode("ascii") for name, secret in secrets.items()}
-    return canonical.dumps({**texts, "epoch": epoch, "federation": federation, "scheme": SCHEME})
+    return canonical.dumps({**texts, "epoch": epoch, "federation": federation, "scheme": scheme})
 
 
 def _blocks(count: int) -> list[slice]:
     return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
 
 
-def _check_folds_whole(slots: NDArray[np.float64], rows: NDArray[np.int8]) -> None:
+def _check_folds_whole(slots: NDArray[np.float64], rows: NDArray[np.int8], noise_std: float) -> None:
     matrix = rows.astype(np.float64)
     errors = slots - np.rint(slots)
-    bounds = np.minimum(_FOLD_DEVIATIONS * ckks.NOISE_STD * np.linalg.norm(matrix, axis=1), _MAX_FOLD_ERROR)
+    bounds = np.minimum(_FOLD_DEVIATIONS * noise_std * np.linalg.norm(matrix, axis=1), _MAX_FOLD_ERROR)
     whole = bool((np.abs(errors) <= bounds[:, None]).all())
     # Put together again with their signs, the folds show the noise of chunk k with coefficients (M^T M)_k, whose
     # squared norm is that of the k-th column of M under M M^T.
@@ -246,7 +249,7 @@ def _check_folds_whole(slots: NDArray[np.float64], rows: NDArray[np.int8]) -> No
     for block in _blocks(matrix.shape[1]):
         columns = matrix[:, block]
         norms = np.sqrt(np.einsum("rk,rk->k", columns, gram @ columns))
-        filtered = _FOLD_DEVIATIONS * ckks.NOISE_STD * norms
+        filtered = _FOLD_DEVIATIONS * noise_std * norms
         whole = whole and bool((np.abs(columns.T @ errors) <= filtered[:, None]).all())
     if not whole:
         raise CheckFailed("whole")
