@@ -40,7 +40,8 @@ _PAUSE_S = 0.5
 class Work:
     """What `run` was asked to do. The ledger belongs to the data, not the directory: enrolling again resets nothing.
 
-    `sums` names the scheme of the secure sum, the same at every silo. `trainer` stands in for `silo.trainer.trainer_for`; the command line never sets it (the red team does).
+    `sums` names the scheme of the secure sum, the same at every silo. `trainer` stands in for
+    `silo.trainer.trainer_for`; the command line never sets it (the red team does).
     """
 
     directory: Path
