@@ -2,7 +2,7 @@
 
 `crypto.scheme` says what a scheme promises; `PackedCkks` and `SiloSum` are the one that is built: symmetric packed
 CKKS under a key that the epoch's members share. The coordinator's side is `ring.fold` and `ring.weighted_sum`,
-which need no key and not even this module.
+which need no key and not even this module. `crypto.bfv` is the same with another encoding, and sharper.
 
 Why decoding is exact. Noise adds linearly: a combination of fresh encryptions with integer coefficients c has slot
 noise that is sub-Gaussian with standard deviation `NOISE_STD * |c|`, |c| the Euclidean norm, so that a slot is off by
