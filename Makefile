@@ -24,7 +24,7 @@ test-unit: setup
 
 # Minutes to an hour: ten thousand federations against plain integers, and ten minutes of fuzzing.
 nightly: setup
-	$(PY) -m pytest -m nightly tests/nightly
+	$(PY) -m pytest -m nightly
 	$(PY) -m tests.nightly.fuzz all --seconds 600
 
 check: setup

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audit.accounting import evaluation_in_round, prototypes_in_round
+from audit.ranges import step_of
 from protos.records import Plan
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def derive_plan(history: History, nonce_hash: str) -> Plan:
         training=task.training,
         prototypes=prototypes_in_round(task.prototypes, number),
         evaluation_noise_micro=evaluation_in_round(task, number),
-        step_log2=task.step_log2,
+        step_log2=step_of(history),
         folds=task.folds,
         deadlines=policy.deadlines,
         quorum=quorum_of(policy, len(history.active)),

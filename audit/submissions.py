@@ -13,7 +13,7 @@ import numpy as np
 from audit import turns
 from audit.accounting import counts_charge, round_charges
 from audit.errors import RejectedSubmission
-from crypto.scheme import SCHEME
+from crypto.scheme import SCHEMES
 from crypto.tags import SALT_BYTES
 from protos.messages import (
     Adoption,
@@ -61,7 +61,7 @@ def _deal(history: History, silo: str, body: Deal) -> None:
     require(roster is not None and body.roster == history.roster_digest, "the deal answers another roster")
     assert roster is not None
     require(body.epoch == roster.epoch, "the deal is of another key epoch")
-    require(body.scheme == SCHEME, f"the deal is for the scheme {body.scheme!r}, this version has {SCHEME!r}")
+    require(body.scheme in SCHEMES, f"the deal is for the scheme {body.scheme!r}, this version has {SCHEMES}")
     require(tuple(secret.silo for secret in body.secrets) == roster.members, "the deal must seal for every member")
 
 

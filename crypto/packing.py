@@ -1,6 +1,7 @@
 """Which coordinate of a model lies in which field of which ciphertext chunk.
 
-A chunk has 2048 slots of two 18-bit fields: 8-bit values times a total weight of 1024 stay below 2^17 in size. The
+A chunk has 4096 slots (of real numbers, see `SLOTS`) of two 18-bit fields: 8-bit values times a total weight of 1024
+stay below 2^17 in size. The
 body (all but an output layer of at most a quarter of the model) is shuffled by the layout's public permutation and
 laid row after row in at least 8 chunks per fold, so that a sketch is at most an eighth of an update. The output layer
 has chunks of its own, after the body's, in its own order.
@@ -19,17 +20,18 @@ from protos.task import Layout
 
 FIELD_BITS = 18
 FIELDS = 2
-SLOTS = 2048
+SLOTS = 4096
+"""Real numbers of a chunk: the real and the imaginary parts of 2048 complex CKKS slots, in turn."""
 FIELDS_PER_CHUNK = FIELDS * SLOTS
 LEVELS = 127
 """Quantised values lie within ±127."""
 MAX_MULTIPLE = (2 ** (FIELD_BITS - 1) - 1) // LEVELS
 """Most values that one field can hold the sum of, whatever they are (1032): bounds the total weight."""
-MAX_BODY_CHUNKS = 4096
+MAX_BODY_CHUNKS = 2048
 """Chunks in one fold. Up to 1032 no fold leaves its field. Beyond, the signs see to it: they are uniform and drawn
 after the values are fixed, so by Hoeffding (1963, theorem 2) the sum of n values within ±127 leaves ±127 * 1032 with
-probability at most 2 exp(-(127 * 1032)^2 / (2 n 127^2)), for n = 4096 below 2^-186; below 2^-170 for all 2^15
-fields of an update, and below 2^-100 even if 2^64 seeds were tried to harm a silo. What overflows all the same fails
+probability at most 2 exp(-(127 * 1032)^2 / (2 n 127^2)), for n = 2048 below 2^-374; below 2^-350 for all 2^16
+fields of an update, and below 2^-290 even if 2^64 seeds were tried to harm a silo. What overflows all the same fails
 the range or the tags, so nothing is decoded wrongly in silence."""
 _CHUNKS_PER_FOLD = 8
 
@@ -40,9 +42,9 @@ class Packing:
 
     Attributes:
         size: d, coordinates of the model.
-        width: columns of the body in use, at most 4096.
+        width: columns of the body in use, at most 8192.
         output_size: coordinates that have chunks of their own, 0 if none.
-        places: shape [d], int64; coordinate i is field `places[i]` of the flattened [chunks, 4096].
+        places: shape [d], int64; coordinate i is field `places[i]` of the flattened [chunks, 8192].
         lengths: shape [chunks], int64; the first `lengths[k]` fields of chunk k hold a coordinate each.
         column_counts: shape [width], int64; in how many body chunks a column holds a coordinate.
     """
@@ -96,12 +98,12 @@ class Packing:
         return self.body_chunks + self.output_chunks
 
     def used(self, block: slice = slice(None)) -> NDArray[np.bool_]:
-        """Which fields of a block of chunks hold a coordinate: shape [chunks, 4096]."""
+        """Which fields of a block of chunks hold a coordinate: shape [chunks, 8192]."""
         held: NDArray[np.bool_] = np.arange(FIELDS_PER_CHUNK) < self.lengths[block, None]
         return held
 
     def multiples(self, rows: NDArray[np.int8]) -> NDArray[np.int64]:
-        """How many coordinates a field of a fold adds up: shape [rows, 4096], for a matrix of shape [rows, chunks]."""
+        """How many coordinates a field of a fold adds up: shape [rows, 8192], for a matrix of shape [rows, chunks]."""
         members = np.abs(rows.astype(np.int64))
         counts = np.zeros((rows.shape[0], FIELDS_PER_CHUNK), dtype=np.int64)
         for length in np.unique(self.lengths):
@@ -109,7 +111,7 @@ class Packing:
         return counts
 
     def to_fields(self, values: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Lay integer `values` (shape [d]) into fields (shape [chunks, 4096], int64); unused fields are zero."""
+        """Lay integer `values` (shape [d]) into fields (shape [chunks, 8192], int64); unused fields are zero."""
         if values.shape != (self.size,) or not np.issubdtype(values.dtype, np.integer):
             raise OutOfRange(f"{self.size} integers are needed, not {values.dtype}{list(values.shape)}")
         fields = np.zeros(self.chunks * FIELDS_PER_CHUNK, dtype=np.int64)
@@ -124,13 +126,13 @@ class Packing:
 
 
 def pack(fields: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Slots of fields: `a + b * 2^18` of each pair; shape [..., 4096] to [..., 2048], int64, signed."""
+    """Slots of fields: `a + b * 2^18` of each pair; shape [..., 8192] to [..., 4096], int64, signed."""
     slots: NDArray[np.int64] = fields[..., 0::2] + (fields[..., 1::2] << FIELD_BITS)
     return slots
 
 
 def unpack(slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Inverse of `pack` for low fields in [-2^17, 2^17); shape [..., 2048] to [..., 4096], int64.
+    """Inverse of `pack` for low fields in [-2^17, 2^17); shape [..., 4096] to [..., 8192], int64.
 
     Every slot has exactly one such pair. A low field outside would carry into its neighbour and come back as another
     pair: the tags are made over fields, not over slots, so that this is seen.

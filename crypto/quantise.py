@@ -1,7 +1,8 @@
 """From float updates to integers and back to a model, with the same bits on every machine.
 
 Steps are powers of two, so scaling is exact. Randomness is an argument; in production it is fresh from the operating
-system. Stochastic rounding is unbiased and adds at most step^2 / 4 of variance per coordinate.
+system. Stochastic rounding is unbiased and adds at most step^2 / 4 of variance per coordinate. Which step a round has
+is the plan's matter (`audit.ranges`), and so is what lies beyond it: a coordinate moves by at most 127 steps a round.
 """
 
 from __future__ import annotations

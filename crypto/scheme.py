@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from crypto.packing import Packing
 from crypto.tags import Contribution
 
-SCHEME = "ckks-4096-60-49/2^22/2x18/seeded"
-"""Name and parameters of the one scheme: ring and moduli, scale, fields of a slot."""
+SCHEME = "ckks-4096-60-49/2^22/4x18/seeded"
+"""Name and parameters of the scheme that everybody has unless told otherwise: ring, moduli, scale, fields of a slot."""
+BFV_SCHEME = "bfv-4096-60-49/2^23/2x18/seeded"
+"""The other one (`crypto.bfv`): fields of a coefficient instead of a slot. Chunks have the same form and size."""
+SCHEMES = (SCHEME, BFV_SCHEME)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 `crypto.scheme` says what a scheme promises; `PackedCkks` and `SiloSum` are the one that is built: symmetric packed
 CKKS under a key that the epoch's members share. The coordinator's side is `ring.fold` and `ring.weighted_sum`,
-which need no key and not even this module.
+which need no key and not even this module. `crypto.bfv` is the same with another encoding, and sharper.
 
 Why decoding is exact. Noise adds linearly: a combination of fresh encryptions with integer coefficients c has slot
 noise that is sub-Gaussian with standard deviation `NOISE_STD * |c|`, |c| the Euclidean norm, so that a slot is off by
 more than t with probability at most 2 exp(-t^2 / (2 NOISE_STD^2 |c|^2)). With W = 1024 the worst weights that any
 policy allows put everything on one silo: |c| = 1024, standard deviation 0.0363 (0.010 for 20 silos under cap 2).
-A sum has at most 5,462 chunks (4096 of the body, an output layer of a quarter of the model), below 2^24 slots.
+A sum has at most 2,731 chunks (2048 of the body, an output layer of a quarter of the model), below 2^24 slots.
 
 - wrong decoding needs an error of 1/2: below 2^24 * 2 exp(-94.8) < 2^-111 a round;
 - an honest sum fails the whole-number check (3/8): below 2^24 * 2 exp(-53.3) < 2^-51 a round;
@@ -18,7 +18,7 @@ Why folds have a bound of their own: what a slot of a fold is off by is multipli
 silo that shifts single slots by less than a fixed 1/8 would pass its own check, spoil the sum, and so lay the blame on
 the coordinator. The bound of a fold, and of the folds put together again chunk by chunk (a matched filter), is nine
 standard deviations. With 8 folds of n chunks a shift of one slot of up to 9 NOISE_STD sqrt(n / 8) remains: 0.0009 for
-64 chunks, 0.0036 for 1032, 0.0072 for 4096. A sum bears 3/8, so it is harmless up to a weight of about 350, 95 and 50:
+64 chunks, 0.0036 for 1032, 0.0051 for 2048. A sum bears 3/8, so it is harmless up to a weight of about 350, 95 and 70:
 a silo with more weight in a large model can void a round, and the blame falls on the sum.
 """
 
@@ -49,19 +49,22 @@ _FOLD_DEVIATIONS = 9.0
 _MAX_FOLD_ERROR = 1 / 8
 _MAX_SUM_ERROR = 3 / 8
 _BLOCK = 256
-_MANY_CHUNKS = 128
+_MANY_CHUNKS = 96
 """From here on helper processes are worth their start (half a second) and memory."""
 
 
 class SiloSum:
     """`SumKeys` of packed CKKS. Neither `repr` nor any message shows the secrets."""
 
+    scheme = SCHEME
+    _load = staticmethod(ckks.CkksKey.load)
+
     def __init__(self, secret: bytes) -> None:
         """Read what `deal` made; raises KeyMismatch for another scheme or damaged secrets."""
         try:
             blob = canonical.loads(secret)
-            if set(blob) != {"ckks", "epoch", "federation", "model", "scheme", "tags"} or blob["scheme"] != SCHEME:
-                raise KeyMismatch(f"these secrets are not of the scheme {SCHEME}; ask the steward for a new deal")
+            if set(blob) != {"ckks", "epoch", "federation", "model", "scheme", "tags"} or blob["scheme"] != self.scheme:
+                raise KeyMismatch(f"these secrets are not of the scheme {self.scheme}; ask the steward for a new deal")
             seed, tag_secret, model_secret = (
                 base64.b64decode(blob[name], validate=True) for name in ("ckks", "tags", "model")
             )
@@ -71,7 +74,7 @@ class SiloSum:
             raise KeyMismatch("dealt secrets of wrong length; ask the steward for a new deal")
         self._federation, self._epoch = blob["federation"], blob["epoch"]
         self._secret, self._tag_secret, self._model_secret = secret, tag_secret, model_secret
-        self._key = ckks.CkksKey.load(seed)
+        self._key: ckks.CkksKey = self._load(seed)
 
     @property
     def model_secret(self) -> bytes:
@@ -89,7 +92,7 @@ class SiloSum:
         """Encrypt and tag an update.
 
         Args:
-            fields: shape [chunks, 4096], int64, within ±127, unused fields zero.
+            fields: shape [chunks, 8192], int64, within ±127, unused fields zero.
             packing: the layout's.
             plan: digest of the round's plan.
             silo: our own name.
@@ -130,7 +133,7 @@ class SiloSum:
         if len(folded_chunks) != rows.shape[0]:
             raise BadCiphertext(f"{rows.shape[0]} folded chunks are needed, not {len(folded_chunks)}")
         slots = self._key.decrypt_all(folded_chunks)
-        _check_folds_whole(slots, rows)
+        _check_folds_whole(slots, rows, self._key.noise_std)
         fields = unpack(np.rint(slots).astype(np.int64))
         _check_range(bool((np.abs(fields) <= LEVELS * np.minimum(packing.multiples(rows), MAX_MULTIPLE)).all()))
         if sketch is not None:
@@ -192,7 +195,7 @@ class SiloSum:
         return packing.from_fields(fields)
 
     def _open(self, chunks: Sequence[bytes]) -> NDArray[np.int64]:
-        """The fields of a sum, shape [chunks, 4096], block by block: floats of the whole never stand in memory."""
+        """The fields of a sum, shape [chunks, 8192], block by block: floats of the whole never stand in memory."""
         for chunk in chunks:
             ring.parse_chunk(chunk)
         fields = np.empty((len(chunks), FIELDS_PER_CHUNK), dtype=np.int64)
@@ -224,21 +227,21 @@ class PackedCkks:
         return SiloSum(secret)
 
 
-def deal(federation: str, epoch: int) -> bytes:
+def deal(federation: str, epoch: int, scheme: str = SCHEME) -> bytes:
     """Fresh secrets of an epoch from the operating system: CKKS key seed, tag and model secrets, one canonical blob."""
     secrets = {"ckks": ckks.generate(), "model": os.urandom(_SECRET_BYTES), "tags": os.urandom(_SECRET_BYTES)}
     texts = {name: base64.b64encode(secret).decode("ascii") for name, secret in secrets.items()}
-    return canonical.dumps({**texts, "epoch": epoch, "federation": federation, "scheme": SCHEME})
+    return canonical.dumps({**texts, "epoch": epoch, "federation": federation, "scheme": scheme})
 
 
 def _blocks(count: int) -> list[slice]:
     return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
 
 
-def _check_folds_whole(slots: NDArray[np.float64], rows: NDArray[np.int8]) -> None:
+def _check_folds_whole(slots: NDArray[np.float64], rows: NDArray[np.int8], noise_std: float) -> None:
     matrix = rows.astype(np.float64)
     errors = slots - np.rint(slots)
-    bounds = np.minimum(_FOLD_DEVIATIONS * ckks.NOISE_STD * np.linalg.norm(matrix, axis=1), _MAX_FOLD_ERROR)
+    bounds = np.minimum(_FOLD_DEVIATIONS * noise_std * np.linalg.norm(matrix, axis=1), _MAX_FOLD_ERROR)
     whole = bool((np.abs(errors) <= bounds[:, None]).all())
     # Put together again with their signs, the folds show the noise of chunk k with coefficients (M^T M)_k, whose
     # squared norm is that of the k-th column of M under M M^T.
@@ -246,7 +249,7 @@ def _check_folds_whole(slots: NDArray[np.float64], rows: NDArray[np.int8]) -> No
     for block in _blocks(matrix.shape[1]):
         columns = matrix[:, block]
         norms = np.sqrt(np.einsum("rk,rk->k", columns, gram @ columns))
-        filtered = _FOLD_DEVIATIONS * ckks.NOISE_STD * norms
+        filtered = _FOLD_DEVIATIONS * noise_std * norms
         whole = whole and bool((np.abs(columns.T @ errors) <= filtered[:, None]).all())
     if not whole:
         raise CheckFailed("whole")

@@ -73,7 +73,7 @@ def sketch(
     """What a silo says in the clear about its update.
 
     Args:
-        fields: shape [chunks, 4096], int64, from `Packing.to_fields`: an update within ±127 or a sum of them.
+        fields: shape [chunks, 8192], int64, from `Packing.to_fields`: an update within ±127 or a sum of them.
         fold_signs: shape [F, body_chunks].
 
     Returns:
@@ -94,14 +94,14 @@ def sketch(
 
 
 def split(folded_fields: NDArray[np.int64], packing: Packing) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The sketch in folded fields (shape [F + output_chunks, 4096], in the order of `rows`)."""
+    """The sketch in folded fields (shape [F + output_chunks, 8192], in the order of `rows`)."""
     folds = folded_fields.shape[0] - packing.output_chunks
     output = folded_fields[folds:].reshape(-1)[: packing.output_size]
     return folded_fields[:folds, : packing.width].astype(np.int32), output.astype(np.int32)
 
 
 def join(folds: NDArray[np.int32], output: NDArray[np.int32], packing: Packing) -> NDArray[np.int64]:
-    """Inverse of `split`: the folded fields that a sketch claims, int64[F + output_chunks, 4096]."""
+    """Inverse of `split`: the folded fields that a sketch claims, int64[F + output_chunks, 8192]."""
     fields = np.zeros((folds.shape[0] + packing.output_chunks, FIELDS_PER_CHUNK), dtype=np.int64)
     fields[: folds.shape[0], : packing.width] = folds
     fields[folds.shape[0] :].reshape(-1)[: packing.output_size] = output

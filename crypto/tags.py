@@ -1,6 +1,6 @@
 """Linear tags: a MAC modulo p = 2^61 - 1 that folds and weighted sums carry along (Agrawal and Boneh 2009).
 
-The tag of chunk k is `t_k = <rho, x_k> + mask_k mod p` over the 4096 *fields* x_k of the chunk. Fields, not packed
+The tag of chunk k is `t_k = <rho, x_k> + mask_k mod p` over the 8192 *fields* x_k of the chunk. Fields, not packed
 slots: a carry from one field into its neighbour leaves the slot as it is, but not the tag. `rho` comes from the tag
 secret and the plan's digest, and is the same for all silos of a round, which is why weighted tags can be added.
 `mask_k` comes from the tag secret, plan digest, silo and a fresh salt, one for each chunk, and hides <rho, x_k>.
@@ -32,7 +32,7 @@ SALT_BYTES = 32
 _LIMBS = 4
 _LIMB_BITS = 16
 _MAX_FIELD = 2**34
-"""16-bit limbs times fields below 2^34, 4096 of them, stay below 2^62."""
+"""16-bit limbs times fields below 2^34, 8192 of them, stay below 2^63."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def tag(fields: NDArray[np.int64], secret: bytes, *, plan: str, silo: str, salt:
     """Tags of all chunks: the salt, then one `<u8` below p for each.
 
     Args:
-        fields: shape [chunks, 4096], int64, each below 2^34 in size.
+        fields: shape [chunks, 8192], int64, each below 2^34 in size.
         secret: the epoch's tag secret.
         plan: digest of the plan.
         salt: 32 bytes, fresh for every update.
@@ -76,7 +76,7 @@ def verify_folded(
     """Check `<rho, (M x)_r> == sum_k M_rk (t_k - mask_k)` for every row r of `rows`.
 
     Args:
-        folded_fields: shape [rows, 4096], int64: the decrypted fields of the folded ciphertext.
+        folded_fields: shape [rows, 8192], int64: the decrypted fields of the folded ciphertext.
         rows: shape [rows, chunks], int8: the matrix M.
 
     Raises:
@@ -94,7 +94,7 @@ def verify_sum(
     """Check `<rho, aggregate_k> == sum_i w_i (t_ik - mask_ik)` for every chunk k.
 
     Args:
-        aggregate: shape [chunks, 4096], int64: the decrypted fields of the weighted sum.
+        aggregate: shape [chunks, 8192], int64: the decrypted fields of the weighted sum.
 
     Raises:
         CheckFailed: "tags".
@@ -110,7 +110,7 @@ def verify_sum(
 
 def _products(fields: NDArray[np.int64], secret: bytes, plan: str) -> list[int]:
     if fields.ndim != 2 or fields.shape[1] != FIELDS_PER_CHUNK or int(np.abs(fields).max(initial=0)) >= _MAX_FIELD:
-        raise OutOfRange("tags are made over rows of 4096 fields below 2^34")
+        raise OutOfRange(f"tags are made over rows of {FIELDS_PER_CHUNK} fields below 2^34")
     rho = _residues(_prf(secret, use="rho", plan=plan), FIELDS_PER_CHUNK)
     shifts = np.arange(_LIMBS, dtype=np.uint64) * np.uint64(_LIMB_BITS)
     limbs = (rho[:, None] >> shifts & np.uint64(2**_LIMB_BITS - 1)).astype(np.int64)

@@ -82,7 +82,8 @@ class Task:
     """Pinned by its digest in genesis. `initial_model` is the SHA-256 of the flat little-endian float32 bytes.
 
     `counts_noise_micro` and `evaluation_noise_micro` are noise multipliers of the enrolment counts (once) and of
-    the evaluation counts (in every `evaluation_every`-th round). An update is quantised in steps of `2**step_log2`.
+    the evaluation counts (in every `evaluation_every`-th round). An update is quantised in steps of
+    at most `2**step_log2`; which, says each round's plan (`audit.ranges`).
     """
 
     KIND: ClassVar[str] = "concordat/task/v1"

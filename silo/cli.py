@@ -120,6 +120,9 @@ def _add_run(commands: Any) -> None:
         "--ledger", type=Path, metavar="FILE", help="privacy ledger of these data (default beside FILE)"
     )
     parser.add_argument("--address", metavar="HOST:PORT", help="of the round service, where enrolment's is wrong")
+    parser.add_argument(
+        "--sum", choices=("ckks", "bfv"), default="ckks", help="encryption of the secure sum, the same at every silo"
+    )
     parser.add_argument("--quorum", type=int, metavar="N", help="least quorum that a plan may ask for")
     parser.add_argument("--privacy-minimum", type=int, metavar="N", help="least updates in a sum")
 
@@ -189,7 +192,7 @@ def _work(options: argparse.Namespace) -> Work:
     minimum = default.privacy_minimum if options.privacy_minimum is None else options.privacy_minimum
     ledger = options.ledger or options.data.with_name(options.data.name + ".ledger")
     policy = LocalPolicy(quorum, minimum)
-    return Work(options.directory, options.data, ledger, policy, options.adapter, options.address)
+    return Work(options.directory, options.data, ledger, policy, options.adapter, options.address, options.sum)
 
 
 class _Report:

@@ -11,6 +11,7 @@ import numpy as np
 from audit.errors import BrokenLog
 from audit.files import LogFile
 from audit.history import History
+from crypto.packing import LEVELS
 from crypto.ring import FRESH_BYTES
 from protos import canonical
 from protos.codec import unpack
@@ -43,6 +44,7 @@ def status(directory: Path) -> dict[str, Any]:
     }
     if history.chain.genesis is not None:
         task = history.genesis.task
+        facts["at_range_limit"] = _at_range_limit(directory, history)
         facts |= {"rounds": task.rounds, "budget_micro": task.budget.epsilon_micro, "model": history.model}
     return facts
 
@@ -111,6 +113,12 @@ def _uploads(history: History, message: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     size = history.packing.chunks * FRESH_BYTES
     return [{"kind": "ciphertext", "answers": message["answers"], "bytes": size, "parts": {"encrypted chunks": size}}]
+
+
+def _at_range_limit(directory: Path, history: History) -> int | None:
+    """Coordinates of the last round's own update at ±127, which were or may have been cut; stays here."""
+    update = Workspace(directory).load_update(len(history.rounds))
+    return None if update is None else int((np.abs(update.values) == LEVELS).sum())
 
 
 def _halt(directory: Path) -> str | None:

@@ -21,6 +21,7 @@ from silo.link import BadSiloDirectory
 
 if TYPE_CHECKING:
     from audit.history import History
+    from crypto.scheme import SumScheme
     from protos.task import Task
     from silo.client import GrpcLink
     from silo.desk import Desk, LocalPolicy
@@ -39,7 +40,8 @@ _PAUSE_S = 0.5
 class Work:
     """What `run` was asked to do. The ledger belongs to the data, not the directory: enrolling again resets nothing.
 
-    `trainer` stands in for `silo.trainer.trainer_for`; the command line never sets it (the red team does).
+    `sums` names the scheme of the secure sum, the same at every silo. `trainer` stands in for
+    `silo.trainer.trainer_for`; the command line never sets it (the red team does).
     """
 
     directory: Path
@@ -48,6 +50,7 @@ class Work:
     policy: LocalPolicy
     adapter: str = "numpy"
     address: str | None = None
+    sums: str = "ckks"
     trainer: Callable[[Task, Records, Entropy], Trainer] | None = None
 
 
@@ -156,7 +159,6 @@ _SOME_MEMBER = {"kind": "concordat/member/v1", "signing_key": "0" * 64, "exchang
 
 def _desk_for(work: Work, records: Records | None, link: GrpcLink) -> Callable[[History, Workspace], Desk]:
     def make(history: History, workspace: Workspace) -> Desk:
-        from crypto.secure_sum import PackedCkks
         from silo.desk import Desk
         from silo.ledger import Ledger
         from silo.trainer import trainer_for
@@ -174,13 +176,23 @@ def _desk_for(work: Work, records: Records | None, link: GrpcLink) -> Callable[[
             ledger=Ledger(work.ledger, history.genesis_digest, task.budget),
             trainer=trainer,
             labels=records.labels,
-            scheme=PackedCkks(),
+            scheme=_scheme(work.sums),
             entropy=entropy,
             approved=lambda: approved(work.directory),
             policy=work.policy,
         )
 
     return make
+
+
+def _scheme(name: str) -> SumScheme:
+    if name == "bfv":
+        from crypto.bfv import PackedBfv
+
+        return PackedBfv()
+    from crypto.secure_sum import PackedCkks
+
+    return PackedCkks()
 
 
 def _take_turns(session: Session, stop: threading.Event, report: Callable[[Session, Progress], None]) -> bool:

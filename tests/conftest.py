@@ -1,4 +1,7 @@
-"""`--data DIR`: where the data sets are. Tests marked `data` are left out where there are none."""
+"""`--data DIR`: where the data sets are. Tests marked `data` are left out where there are none.
+
+What takes minutes is marked `nightly` and runs only when it is asked for: `pytest -m nightly`, or `make nightly`.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if _directory(config) is not None:
-        return
-    without = [item for item in items if item.get_closest_marker("data")]
-    if without:
-        config.hook.pytest_deselected(items=without)
-        items[:] = [item for item in items if item not in without]
+    if _directory(config) is None:
+        _leave_out("data", config, items)
+    if "nightly" not in str(config.getoption("-m")):
+        _leave_out("nightly", config, items)
 
 
 @pytest.fixture
@@ -27,6 +28,13 @@ def data_directory(request: pytest.FixtureRequest) -> Path:
     found = _directory(request.config)
     assert found is not None, "mark this test with data"
     return found
+
+
+def _leave_out(mark: str, config: pytest.Config, items: list[pytest.Item]) -> None:
+    without = [item for item in items if item.get_closest_marker(mark)]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if not item.get_closest_marker(mark)]
 
 
 def _directory(config: pytest.Config) -> Path | None:

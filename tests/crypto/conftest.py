@@ -29,7 +29,7 @@ def random_values(rng: np.random.Generator, size: int) -> NDArray[np.int64]:
 
 def encrypt_reals(key: ckks.CkksKey, slots: NDArray[np.float64]) -> bytes:
     """What a lying silo can do: encrypt slots that are no integers."""
-    return key._encrypt(slots.tolist())
+    return key._encrypt(np.ascontiguousarray(slots))
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def helped(seed: bytes, monkeypatch: pytest.MonkeyPatch) -> CkksKey:
 
 
 def slots(count: int) -> NDArray[np.int64]:
-    return np.arange(count * 2048).reshape(count, 2048)
+    return np.arange(count * 4096).reshape(count, 4096)
 
 
 def both_ways(key: CkksKey, count: int) -> None:
@@ -50,7 +50,7 @@ def test_chunks_come_back_in_order(helped: CkksKey, count: int) -> None:
         both_ways(helped, count)
     else:
         assert helped.encrypt_all(slots(0)) == []
-        assert helped.decrypt_all([]).shape == (0, 2048)
+        assert helped.decrypt_all([]).shape == (0, 4096)
 
 
 def test_helper_does_a_part(helped: CkksKey, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_helper_does_a_part(helped: CkksKey, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_a_killed_helper_was_given_is_done_here(helped: CkksKey) -> None:
     helper = helped._helpers[0]
     os.kill(helper._process.pid, signal.SIGSTOP)
-    helper.give(helpers.ENCRYPT, [(0, bytes(8 * 2048))], ring.FRESH_BYTES)
+    helper.give(helpers.ENCRYPT, [(0, bytes(8 * 4096))], ring.FRESH_BYTES)
     os.kill(helper._process.pid, signal.SIGKILL)
     both_ways(helped, 9)
     assert not helper.alive

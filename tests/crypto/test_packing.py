@@ -33,8 +33,8 @@ def test_output_of_more_than_a_quarter_belongs_to_the_body() -> None:
 
 def test_large_model_fills_its_chunks() -> None:
     large = Packing.of(make_layout(300_000, 290_000, 5_000), folds=2)
-    assert (large.body_chunks, large.output_chunks) == (73, 2)
-    assert large.width == -(-295_000 // 73)
+    assert (large.body_chunks, large.output_chunks) == (37, 1)
+    assert large.width == -(-295_000 // 37)
 
 
 def test_body_follows_the_public_permutation_row_after_row(small: Packing) -> None:
@@ -92,12 +92,12 @@ def test_longest_fold_stays_in_its_field_but_for_a_negligible_chance() -> None:
     limit = MAX_MULTIPLE * 127
     bits = limit**2 / (2 * MAX_BODY_CHUNKS * 127**2) / math.log(2) - 1
     assert limit < 2**17
-    assert bits > 186
-    assert bits - 15 > 170
+    assert bits > 374
+    assert bits - 16 > 350
 
 
 def test_model_whose_folds_could_overflow_is_refused() -> None:
-    size = MAX_BODY_CHUNKS * 4096
+    size = MAX_BODY_CHUNKS * 8192
     with pytest.raises(OutOfRange, match="parameters"):
         Packing.of(make_layout(size + 11, size + 1, 10), folds=2)
 
@@ -115,4 +115,4 @@ def test_values_of_wrong_shape_or_type_are_refused(small: Packing, values: np.nd
 
 def test_fields_of_wrong_shape_are_refused(small: Packing) -> None:
     with pytest.raises(OutOfRange):
-        small.from_fields(np.zeros((16, 4096), np.int64))
+        small.from_fields(np.zeros((16, 8192), np.int64))

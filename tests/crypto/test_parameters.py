@@ -9,10 +9,10 @@ import pytest
 from tenseal import sealapi
 
 from crypto import ckks, ring
-from crypto.ckks import NOISE_STD, SCALE_LOG2, CkksKey
+from crypto.ckks import MAX_SLOT, NOISE_STD, SCALE_LOG2, CkksKey
 from crypto.ckks_key import DEGREE, KEY_PRIME, ternary
 from crypto.errors import KeyMismatch
-from crypto.packing import FIELD_BITS, LEVELS, MAX_MULTIPLE
+from crypto.packing import FIELD_BITS, FIELDS, LEVELS, MAX_MULTIPLE
 
 TC128, TC192 = sealapi.SEC_LEVEL_TYPE.TC128, sealapi.SEC_LEVEL_TYPE.TC192
 
@@ -59,7 +59,7 @@ def test_error_constant_is_that_of_the_noise_law() -> None:
 @pytest.mark.parametrize(("error", "most"), [(1 / 2, -100), (3 / 8, -40)])
 def test_wrong_rounding_in_a_round_of_11_million_parameters_is_below_2_to_the_minus_40(error: float, most: int) -> None:
     """For the most uneven weights that there are: everything on one silo."""
-    slots = 11_000_000 / 2
+    slots = 11_000_000 / FIELDS
     deviations = error / (NOISE_STD * MAX_MULTIPLE)
     assert math.log2(2 * slots) - deviations**2 / 2 / math.log(2) < most
 
@@ -68,5 +68,6 @@ def test_largest_sum_neither_leaves_its_field_nor_wraps_the_modulus() -> None:
     most = LEVELS * MAX_MULTIPLE
     assert most < 2 ** (FIELD_BITS - 1)
     slot = most * (1 + 2**FIELD_BITS)
-    # A coefficient is at most the largest slot times the scale, twice (the real part of 2048 conjugate pairs).
-    assert 2 * slot * 2**SCALE_LOG2 < ring.Q / 2
+    # A coefficient is the mean over 2048 complex slots of Re(z times a root of unity), at most |z|, times the scale.
+    assert slot < MAX_SLOT
+    assert math.sqrt(2) * MAX_SLOT * 2**SCALE_LOG2 < ring.Q / 4

@@ -36,7 +36,7 @@ def random_chunk(rng: np.random.Generator) -> ring.Words:
 
 
 def fresh(key: ckks.CkksKey, rng: np.random.Generator) -> ring.Words:
-    return ring.parse_fresh(key.encrypt(rng.integers(-(2**25), 2**25, 2048)))
+    return ring.parse_fresh(key.encrypt(rng.integers(-(2**25), 2**25, 4096)))
 
 
 def test_modulus_is_the_one_that_seal_chooses() -> None:

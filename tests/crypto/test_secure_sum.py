@@ -77,7 +77,7 @@ def test_extreme_update_passes_step_five(keys: SiloSum, demo: Packing) -> None:
 
 
 def test_noise_under_all_weight_on_one_silo_is_within_the_bound(keys: SiloSum, demo: Packing) -> None:
-    zero = np.zeros((demo.chunks, 4096), np.int64)
+    zero = np.zeros((demo.chunks, 8192), np.int64)
     part = keys.protect(zero, demo, plan=PLAN, silo="north")
     noise = keys._key.decrypt_all(add_up([part], [1024]))
     assert 0.96 * 1024 * NOISE_STD < noise.std() < 1.005 * 1024 * NOISE_STD
@@ -92,7 +92,7 @@ def test_two_protections_of_one_update_share_nothing(keys: SiloSum, demo: Packin
 
 def test_packed_ckks_is_a_scheme() -> None:
     scheme: SumScheme = PackedCkks()
-    assert scheme.name == SCHEME == "ckks-4096-60-49/2^22/2x18/seeded"
+    assert scheme.name == SCHEME == "ckks-4096-60-49/2^22/4x18/seeded"
     one = scheme.deal(FEDERATION, 1)
     assert scheme.join(one).key_check(FEDERATION, 1) == SiloSum(one).key_check(FEDERATION, 1)
 

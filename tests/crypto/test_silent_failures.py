@@ -18,7 +18,7 @@ import tenseal
 from crypto import merkle, ring, secure_sum
 from crypto.ckks import CkksKey
 from crypto.errors import BadCiphertext, CheckFailed, KeyMismatch
-from crypto.packing import Packing, pack
+from crypto.packing import FIELDS_PER_CHUNK, SLOTS, Packing, pack
 from crypto.secure_sum import Contribution, Protected, SiloSum, deal
 from crypto.sketch import rows, signs, sketch
 from tests.crypto.conftest import EPOCH, FEDERATION, PLAN, random_values
@@ -73,8 +73,8 @@ def test_no_single_bit_flip_of_a_chunk_passes_the_chain(keys: SiloSum, small: Pa
 
 def test_wrong_and_mixed_keys_decrypt_silently_and_give_no_whole_numbers(keys: SiloSum, small: Packing) -> None:
     foreign = SiloSum(deal(FEDERATION, EPOCH))
-    zeros = ring.parse_fresh(keys._key.encrypt(np.zeros(2048, np.int64)))
-    assert foreign._key.decrypt(zeros).shape == (2048,)
+    zeros = ring.parse_fresh(keys._key.encrypt(np.zeros(SLOTS, np.int64)))
+    assert foreign._key.decrypt(zeros).shape == (SLOTS,)
     rng = np.random.default_rng(6)
     updates = [random_values(rng, 100) for _ in range(3)]
     ours, theirs = protect_all(keys, updates, small), protect_all(foreign, updates, small)
@@ -111,7 +111,7 @@ def test_ciphertexts_of_foreign_parameters_are_refused(
     )  # fmt: skip
     other.global_scale = 2.0**scale
     serialized = tenseal.ckks_vector(other, [1.0] * 2048).serialize()
-    part = keys.protect(np.zeros((small.chunks, 4096), np.int64), small, plan=PLAN, silo="a")
+    part = keys.protect(np.zeros((small.chunks, FIELDS_PER_CHUNK), np.int64), small, plan=PLAN, silo="a")
     rest = add_up([part], [1])[1:]
     with pytest.raises((BadCiphertext, CheckFailed)):
         keys.open_sum(
@@ -142,13 +142,15 @@ def test_error_of_the_library_rejects_the_ciphertext_in_our_words(
 
 def test_vector_of_no_or_endless_numbers_is_rejected(key: CkksKey, monkeypatch: pytest.MonkeyPatch) -> None:
     class Encoder:
-        def __init__(self, numbers: list[float]) -> None:
+        def __init__(self, numbers: list[complex]) -> None:
             self._numbers = numbers
 
-        def decode_double(self, plain: Any) -> list[float]:
+        def decode_complex(self, plain: Any) -> list[complex]:
             return self._numbers
 
-    for numbers in ([], [0.0] * 2047, [float("nan")] * 2048, [float("inf")] * 2048):
+    half, endless = SLOTS // 2, float("inf")
+    broken = [complex(1, float("nan")), complex(endless, 1), complex(1, endless)]
+    for numbers in ([], [0j] * (half - 1), [0j] * SLOTS, *([0j] * (half - 1) + [one] for one in broken)):
         monkeypatch.setattr(key, "_encoder", Encoder(numbers))
         with pytest.raises(BadCiphertext):
             key.decrypt(np.zeros(ring.WORDS, np.uint64))
@@ -158,7 +160,7 @@ def test_vector_of_no_or_endless_numbers_is_rejected(key: CkksKey, monkeypatch: 
 
 
 def test_library_throws_on_opposite_ciphertexts_and_our_arithmetic_does_not(key: CkksKey) -> None:
-    words = ring.parse_fresh(key.encrypt(np.arange(2048)))
+    words = ring.parse_fresh(key.encrypt(np.arange(SLOTS)))
     vector = tenseal_vector(context_of(bytes(32)), words)
     with pytest.raises(RuntimeError, match="transparent"):
         vector - vector

@@ -52,7 +52,7 @@ def test_sketch_is_the_sum_over_signed_coordinates(small: Packing, rng: np.rando
     drawn = signs(SEED, 2, small.body_chunks)
     expected = [[0] * small.width for _ in range(2)]
     for value, place in zip(values.tolist(), small.places.tolist(), strict=True):
-        chunk, column = divmod(place, 4096)
+        chunk, column = divmod(place, 8192)
         if chunk < small.body_chunks:
             for f in range(2):
                 expected[f][column] += int(drawn[f, chunk]) * value

@@ -17,7 +17,7 @@ MATRIX = np.array([[1, -1, 1], [0, 1, 0], [-1, -1, 0]], dtype=np.int8)
 
 
 def some_fields(rng: np.random.Generator, chunks: int = 3) -> np.ndarray:  # type: ignore[type-arg]
-    return rng.integers(-127, 128, (chunks, 4096))
+    return rng.integers(-127, 128, (chunks, 8192))
 
 
 def make(fields: np.ndarray, **changes: object) -> bytes:  # type: ignore[type-arg]
@@ -27,16 +27,16 @@ def make(fields: np.ndarray, **changes: object) -> bytes:  # type: ignore[type-a
 
 def test_tag_is_the_inner_product_plus_a_mask_modulo_p(rng: np.random.Generator) -> None:
     fields = some_fields(rng)
-    unit = np.zeros((3, 4096), np.int64)
+    unit = np.zeros((3, 8192), np.int64)
     rho = []
     zero = tags.parse(make(unit), 3)[1]
-    for column in (0, 1, 2047, 4095):
+    for column in (0, 1, 2047, 8191):
         unit[:] = 0
         unit[:, column] = 1
         rho.append([(t - z) % P for t, z in zip(tags.parse(make(unit), 3)[1], zero, strict=True)])
     assert all(len(set(values)) == 1 for values in rho), "rho is the same for every chunk"
-    sparse = np.zeros((3, 4096), np.int64)
-    sparse[:, [0, 1, 2047, 4095]] = fields[:, :4]
+    sparse = np.zeros((3, 8192), np.int64)
+    sparse[:, [0, 1, 2047, 8191]] = fields[:, :4]
     expected = [
         (sum(int(x) * values[0] for x, values in zip(row[:4], rho, strict=True)) + mask) % P
         for row, mask in zip(fields, zero, strict=True)
@@ -48,13 +48,13 @@ def test_tag_is_the_inner_product_plus_a_mask_modulo_p(rng: np.random.Generator)
 @given(st.integers(0, 2**32), st.integers(1, 2**33))
 def test_folded_tags_hold_for_every_matrix_and_size_of_fields(seed: int, most: int) -> None:
     rng = np.random.default_rng(seed)
-    fields = rng.integers(-most // 4, most // 4 + 1, (3, 4096))
+    fields = rng.integers(-most // 4, most // 4 + 1, (3, 8192))
     matrix = rng.integers(-1, 2, (4, 3)).astype(np.int8)
     made = make(fields)
     folded = matrix.astype(np.int64) @ fields
     tags.verify_folded(folded, matrix, SECRET, plan=PLAN, silo="north", tags=made)
     if matrix[0].any():
-        folded[0, seed % 4096] += 1
+        folded[0, seed % 8192] += 1
         with pytest.raises(CheckFailed, match=r"^tags$"):
             tags.verify_folded(folded, matrix, SECRET, plan=PLAN, silo="north", tags=made)
 
@@ -104,7 +104,7 @@ def test_weighted_sum_holds_and_every_change_of_it_does_not(rng: np.random.Gener
     dropped = total - updates["a"]
     doubled = total + updates["a"]
     offset = total.copy()
-    offset[2, 4095] -= 1
+    offset[2, 8191] -= 1
     swapped = total[[1, 0, 2]]
     for bad in (dropped, doubled, offset, swapped):
         with pytest.raises(CheckFailed, match=r"^tags$"):
@@ -122,7 +122,7 @@ def test_malformed_tags_are_refused_by_name(bad: bytes) -> None:
 
 
 def test_masks_hide_equal_chunks_and_salts_make_fresh_ones() -> None:
-    zero = np.zeros((50, 4096), np.int64)
+    zero = np.zeros((50, 8192), np.int64)
     _, first = tags.parse(make(zero), 50)
     _, second = tags.parse(make(zero, salt=b"r" * 32), 50)
     assert len(set(first + second)) == 100
@@ -131,6 +131,6 @@ def test_masks_hide_equal_chunks_and_salts_make_fresh_ones() -> None:
 
 def test_fields_too_large_for_the_arithmetic_are_refused() -> None:
     with pytest.raises(OutOfRange):
-        make(np.full((1, 4096), 2**34))
+        make(np.full((1, 8192), 2**34))
     with pytest.raises(OutOfRange):
-        make(np.zeros((1, 4095), np.int64))
+        make(np.zeros((1, 8191), np.int64))

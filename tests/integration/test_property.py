@@ -1,4 +1,4 @@
-"""Federations of 4 to 24 silos with 1 to 3 liars of mixed kinds, and every decryption that anybody makes.
+"""Federations of 4 to 24 silos, nightly 64, with 1 to 3 liars of mixed kinds, and every decryption that anybody makes.
 
 Honest silos are never convicted; liars are, before the decision or after one void round; nothing is decrypted but
 folds of at least eight chunks, exact output layers and the one sum of a round.
@@ -43,7 +43,7 @@ from tests.integration.liars import (
 )
 from tests.integration.test_lying_coordinator import FalseSum, asks_for_one_update
 
-NAMES = ("bob", *(f"silo-{index:02d}" for index in range(23)))
+NAMES = ("bob", *(f"silo-{index:02d}" for index in range(63)))
 FOLD_MEMBERS = 8
 
 
@@ -159,7 +159,12 @@ def _draw(seed: int, silos: int) -> dict[str, str]:
     return {str(name): str(rng.choice(kinds)) for name in rng.choice(NAMES[:silos], count, replace=False)}
 
 
-@pytest.mark.parametrize(("silos", "seed"), [(4, 1), (5, 2), (6, 3), (7, 4), (8, 5), (9, 6), (10, 7), (12, 8), (24, 9)])
+LARGEST = pytest.param(64, 12, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])
+
+
+@pytest.mark.parametrize(
+    ("silos", "seed"), [(4, 1), (5, 2), (6, 3), (7, 4), (8, 5), (9, 6), (10, 7), (12, 8), (24, 9), LARGEST]
+)
 def test_honest_silos_are_never_convicted_and_liars_are_and_nothing_else_is_decrypted(
     tmp_path: Path, watch: Any, silos: int, seed: int
 ) -> None:

@@ -1,7 +1,8 @@
-"""Measures the decryption error beside its law: `python -m tests.nightly.noise [chunks]` (default 10,000, about 20 s).
+"""Measures the decryption error beside its law: `python -m tests.nightly.noise [chunks]` (default 10,000: a minute).
 
 Prints what docs/crypto.md quotes: the standard deviation and the tail of fresh symmetric encryptions of full-range
-updates, the same for public-key encryptions, and of weighted sums under the most uneven weights that policies allow.
+updates, real and imaginary parts apart and how they correlate, the same for public-key encryptions, and of weighted
+sums under the most uneven weights that policies allow. A slot is one part, as in `crypto.packing`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 
 from crypto import ckks, ring
 from crypto.ckks import NOISE_STD, CkksKey
-from crypto.packing import FIELDS_PER_CHUNK, LEVELS, SLOTS, pack
+from crypto.packing import FIELDS, FIELDS_PER_CHUNK, LEVELS, SLOTS, pack
 
 WEIGHT = 1024
-MOST_SLOTS = 11_000_000 // 2
-"""Slots of a round of 11 million parameters, two to a slot."""
+MOST_SLOTS = 11_000_000 // FIELDS
+"""Slots of a round of 11 million parameters, two fields to a slot."""
 DEVIATIONS = (3.0, 4.0, 4.5, 5.0)
+CORRELATIONS = 30
 
 
 def slots(rng: np.random.Generator) -> NDArray[np.int64]:
@@ -30,7 +32,7 @@ def slots(rng: np.random.Generator) -> NDArray[np.int64]:
 
 
 def symmetric(chunks: int) -> Iterator[NDArray[np.float64]]:
-    """Errors of fresh encryptions, of a new key every 500 chunks; float64[2048] each."""
+    """Errors of fresh encryptions, of a new key every 500 chunks; float64[4096] each."""
     rng = np.random.default_rng(1)
     for index in range(chunks):
         if index % 500 == 0:
@@ -40,13 +42,13 @@ def symmetric(chunks: int) -> Iterator[NDArray[np.float64]]:
 
 
 def public_key(chunks: int) -> Iterator[NDArray[np.float64]]:
-    """The same with TenSEAL's public-key encryption at our parameters, a new key every 100 chunks."""
+    """The same with TenSEAL's public-key encryption of the real parts, a new key every 100 chunks; float64[2048]."""
     rng = np.random.default_rng(2)
     for index in range(chunks):
         if index % 100 == 0:
             context = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 4096, coeff_mod_bit_sizes=[60, 49])
             context.global_scale = 2.0**ckks.SCALE_LOG2
-        values = slots(rng)
+        values = slots(rng)[0::2]
         yield np.array(tenseal.ckks_vector(context, values.astype(float).tolist()).decrypt()) - values
 
 
@@ -62,6 +64,19 @@ def tail(errors: Iterator[NDArray[np.float64]], unit: float) -> dict[str, float]
             beyond[bound] += int((scaled > bound).sum())
     facts = {"slots": count, "std": unit * math.sqrt(second / count), "kurtosis": fourth * count / second**2}
     return facts | {"largest": largest} | {f"beyond {bound}": number for bound, number in beyond.items()}
+
+
+def correlations(errors: Iterator[NDArray[np.float64]]) -> tuple[float, float]:
+    """Of real with imaginary parts of the same slots, and of parts with their neighbours of the next complex slot.
+
+    Both in standard errors: squares of many runs add up to about their number where parts are uncorrelated.
+    """
+    within, across, count = 0.0, 0.0, 0
+    for error in errors:
+        unit = error / NOISE_STD
+        within, count = within + float(unit[0::2] @ unit[1::2]), count + unit.size // 2
+        across += float(unit[:-2] @ unit[2:]) / math.sqrt(2)
+    return within / math.sqrt(count), across / math.sqrt(count)
 
 
 def uneven(silos: int, floor: float, cap: float) -> list[int]:
@@ -95,7 +110,13 @@ def main() -> None:
     print("symmetric ", tail(symmetric(chunks), NOISE_STD))
     for bound in DEVIATIONS:
         print(f"  a Gaussian would have {chunks * SLOTS * math.erfc(bound / math.sqrt(2)):.1f} beyond {bound}")
-    print("public key", tail(public_key(max(1, chunks // 10)), NOISE_STD))
+    tenth = max(1, chunks // 10)
+    for name, start in (("real parts", 0), ("imaginary ", 1)):
+        print(name, tail((error[start::2] for error in symmetric(tenth)), NOISE_STD))
+    scores = np.array([correlations(symmetric(max(1, tenth // CORRELATIONS))) for _ in range(CORRELATIONS)])
+    within, across = (scores**2).sum(axis=0)
+    print(f"correlation of parts, squared z-scores of {CORRELATIONS} runs: {within:.1f} in slots, {across:.1f} across")
+    print("public key", tail(public_key(tenth), NOISE_STD))
     for silos, floor, cap in [(1, 0, 1), (2, 0.5, 2), (3, 0.5, 2), (5, 0.5, 2), (20, 0.5, 2), (20, 0, 4)]:
         weights = uneven(silos, floor, cap)
         norm = math.hypot(*weights)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from crypto.scheme import BFV_SCHEME, SCHEME
 from protos.codec import unpack
 from protos.task import Task
 from silo.cli import run
@@ -46,6 +47,15 @@ def test_status_shows_the_own_fingerprint_before_anything_else_happened(
     assert (facts["phase"], facts["records"], facts["epsilon_micro"], facts["sent"]) == ("empty", 0, None, [])
     assert run(["status", str(enrolled)]) == 0
     assert facts["fingerprint"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("ckks", SCHEME), ("bfv", BFV_SCHEME)])
+def test_operator_chooses_the_encryption_of_the_sum(tmp_path: Path, name: str, scheme: str) -> None:
+    from silo.cli import _parser, _work
+    from silo.runner import _scheme
+
+    options = _parser().parse_args(["run", str(tmp_path), "--data", "x.npz", "--sum", name])
+    assert _scheme(_work(options).sums).name == scheme
 
 
 def test_single_approvals_add_up_and_a_new_fingerprint_replaces_the_old(
