@@ -153,7 +153,8 @@ class Bench:
         return self.packing.to_fields(values.astype(np.int64))
 
     def _protect(self, fields: NDArray[np.int64], index: int) -> Protected:
-        return self.keys.protect(fields, self.packing, plan=PLAN, silo=f"silo-{index}")
+        made = self.keys.protect(fields, self.packing, plan=PLAN, silo=f"silo-{index}")
+        return Protected(list(made.chunks), made.tags)
 
     def _opening(self) -> Iterator[Row]:
         fields = self.fields(0)
