@@ -249,11 +249,9 @@ def _blocks(count: int) -> list[slice]:
 
 
 def _check_chunks(chunks: Iterable[bytes], packing: Packing) -> None:
-    count = 0
-    for count, chunk in enumerate(chunks, start=1):
-        ring.parse_chunk(chunk)
-    if count != packing.chunks:
-        raise BadCiphertext(f"a sum of this layout has {packing.chunks} chunks, not {count}")
+    sizes = [ring.parse_chunk(chunk).size for chunk in chunks]
+    if len(sizes) != packing.chunks:
+        raise BadCiphertext(f"a sum of this layout has {packing.chunks} chunks, not {len(sizes)}")
 
 
 def _check_folds_whole(slots: NDArray[np.float64], rows: NDArray[np.int8]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from silo.data import Records, open_source
 from silo.entropy import OsEntropy, require_operating_system
 from silo.identity import load_certificates, load_enrolment, load_identity
-from silo.link import BadSiloDirectory
+from silo.link import BadSiloDirectory, Link
 
 if TYPE_CHECKING:
     from audit.history import History
@@ -39,7 +39,8 @@ _PAUSE_S = 0.5
 class Work:
     """What `run` was asked to do. The ledger belongs to the data, not the directory: enrolling again resets nothing.
 
-    `trainer` stands in for `silo.trainer.trainer_for`; the command line never sets it (the red team does).
+    `trainer` stands in for `silo.trainer.trainer_for`, `link` wraps the link to the coordinator; the command line never
+    sets them (the red team and the benchmark of a round do).
     """
 
     directory: Path
@@ -49,6 +50,7 @@ class Work:
     adapter: str = "numpy"
     address: str | None = None
     trainer: Callable[[Task, Records, Entropy], Trainer] | None = None
+    link: Callable[[Link], Link] | None = None
 
 
 def run(work: Work, report: Callable[[Session, Progress], None]) -> bool:
@@ -78,7 +80,7 @@ def open_link(directory: Path, address: str | None = None) -> GrpcLink:
     return GrpcLink(address or enrolled.address, enrolled.federation, Credentials(*load_certificates(directory)))
 
 
-def open_session(work: Work, records: Records | None, link: GrpcLink) -> Session:
+def open_session(work: Work, records: Records | None, link: Link) -> Session:
     """The session; without `records` it can read its state and resume, but not train."""
     from silo.session import Session
 
@@ -154,7 +156,7 @@ def last_ledger(directory: Path) -> Path | None:
 _SOME_MEMBER = {"kind": "concordat/member/v1", "signing_key": "0" * 64, "exchange_key": "0" * 64}
 
 
-def _desk_for(work: Work, records: Records | None, link: GrpcLink) -> Callable[[History, Workspace], Desk]:
+def _desk_for(work: Work, records: Records | None, link: Link) -> Callable[[History, Workspace], Desk]:
     def make(history: History, workspace: Workspace) -> Desk:
         from crypto.secure_sum import PackedCkks
         from silo.desk import Desk
@@ -198,7 +200,7 @@ def _take_turns(session: Session, stop: threading.Event, report: Callable[[Sessi
 @contextmanager
 def _opened(work: Work, records: Records) -> Iterator[Session]:
     link = open_link(work.directory, work.address)
-    session = open_session(work, records, link)
+    session = open_session(work, records, link if work.link is None else work.link(link))
     try:
         yield session
     finally:
