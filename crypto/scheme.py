@@ -84,7 +84,7 @@ class SumKeys(Protocol):
     ) -> NDArray[np.int32]:
         """The exact weighted sum of the updates that the contributions' tags belong to, or an error.
 
-        `chunks` is iterated twice, for its bytes are judged before any of them is decrypted: a list, or a file's chunks.
+        `chunks` is iterated twice, for all bytes are judged before any is decrypted: a list, or the chunks of a file.
         """
 
 
