@@ -54,16 +54,22 @@ def quantise(update: NDArray[np.float64], step_log2: int, randomness: bytes) -> 
 
 
 def apply_aggregate(
-    model: NDArray[np.float32], aggregate: NDArray[Any], step_log2: int, total_weight: int
+    model: NDArray[np.float32],
+    aggregate: NDArray[Any],
+    step_log2: int,
+    total_weight: int,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """The new model `float32(float64(g) + 2**step_log2 * aggregate / W)`, elementwise with one cast; shape [d].
+
+    It is written to `out`, which may be `model`; to an array of its own by default.
 
     Raises:
         OutOfRange: shapes differ, or the new model is not finite.
     """
     if model.shape != aggregate.shape or model.ndim != 1 or total_weight < 1:
         raise OutOfRange("model and aggregate must be vectors of one length, and the total weight positive")
-    new = np.empty(model.shape, dtype=np.float32)
+    new = np.empty(model.shape, dtype=np.float32) if out is None else out
     # Block by block: in float64 a model and its move take twice the memory of all else.
     for start in range(0, model.size, _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -85,8 +91,8 @@ def model_view(model: NDArray[np.float32]) -> memoryview:
     return np.ascontiguousarray(model, dtype="<f4").data.cast("B")
 
 
-def model_from_bytes(data: bytes, size: int) -> NDArray[np.float32]:
-    """Inverse of `model_bytes`; shape [size], float32, read-only.
+def model_from_bytes(data: bytes | bytearray, size: int) -> NDArray[np.float32]:
+    """Inverse of `model_bytes` without a copy; shape [size], float32, read-only where `data` is.
 
     Raises:
         OutOfRange: wrong length, NaN or infinity.

@@ -18,7 +18,6 @@ from audit.history import History
 from crypto import merkle, sketch
 from crypto.errors import BadCiphertext, CheckFailed
 from crypto.quantise import apply_aggregate
-from crypto.scheme import SumKeys
 from crypto.tags import Contribution
 from protos.codec import pack, unpack
 from protos.messages import Adoption, Answer, Answers, Evaluation, Refusal
@@ -95,15 +94,21 @@ def verify(desk: Desk, history: History) -> Adoption | Refusal:
         return Refusal(history.genesis.federation, view.sum_digest, error.name)
     except BadCiphertext:
         return Refusal(history.genesis.federation, view.sum_digest, "digest")
-    return _adopt(desk, history, keys, _new_model(desk, history, aggregate, total))
+    digest, evaluation = _new_model(desk, history, aggregate, total)
+    # Sealing takes two models of memory; the sum is not needed any more.
+    del aggregate
+    sealed = hashlib.sha256(sealed_model(desk, history, keys, digest)).hexdigest()
+    return Adoption(history.genesis.federation, view.sum_digest, digest, sealed, evaluation)
 
 
-def _new_model(desk: Desk, history: History, aggregate: NDArray[np.int32], total: int) -> NDArray[np.float32]:
+def _new_model(desk: Desk, history: History, aggregate: NDArray[np.int32], total: int) -> tuple[str, Evaluation | None]:
+    """Keep the new model, and evaluate it where the plan asks for it; its digest."""
     plan = history.round.plan
     model = desk.workspace.load_model(history.genesis.task.layout.size, plan.model)
     if model is None:
         raise SitOut("the model of this round is damaged")
-    return apply_aggregate(model, aggregate, plan.step_log2, total)
+    new = apply_aggregate(model, aggregate, plan.step_log2, total, out=model)
+    return desk.workspace.save_model(new), _evaluate(desk, history, new)
 
 
 def _check_prediction(history: History, aggregate: NDArray[np.int32]) -> None:
@@ -120,15 +125,6 @@ def _check_prediction(history: History, aggregate: NDArray[np.int32]) -> None:
     body, exact_part = sketch.sketch(packing.to_fields(aggregate), packing, signs)
     if not (np.array_equal(body, folds) and np.array_equal(exact_part, output)):
         raise CheckFailed("sketch")
-
-
-def _adopt(desk: Desk, history: History, keys: SumKeys, model: Any) -> Adoption:
-    view = history.round
-    digest = desk.workspace.save_model(model)
-    evaluation = _evaluate(desk, history, model)
-    del model
-    sealed_digest = hashlib.sha256(sealed_model(desk, history, keys, digest)).hexdigest()
-    return Adoption(history.genesis.federation, view.sum_digest, digest, sealed_digest, evaluation)
 
 
 def _evaluate(desk: Desk, history: History, model: Any) -> Evaluation | None:

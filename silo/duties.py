@@ -87,7 +87,7 @@ def _quantised(desk: Desk, history: History, model: NDArray[np.float32]) -> NDAr
     update = desk.trainer.train(model, plan.training, history.counts[desk.identity.name].total)
     values = np.empty(update.size, dtype=np.int8)
     for start in range(0, update.size, _BLOCK):
-        block = update[start : start + _BLOCK]
+        block = update[start : start + _BLOCK].astype(np.float64)
         values[start : start + _BLOCK] = quantise(
             block, plan.step_log2, desk.entropy.take(randomness_needed(block.size))
         )

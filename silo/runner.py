@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from crypto import memory
 from silo.data import Records, open_source
 from silo.entropy import OsEntropy, require_operating_system
 from silo.identity import load_certificates, load_enrolment, load_identity
@@ -66,6 +67,7 @@ def run(work: Work, report: Callable[[Session, Progress], None]) -> bool:
     Raises:
         SiloError: says what the operator has to mend.
     """
+    memory.keep_little()
     records = open_source(work.adapter, work.data).load()
     with locked(work.directory), _stopping() as stop, _opened(work, records) as session:
         _write_run_file(work)

@@ -73,7 +73,10 @@ class Workspace:
         """The model of that digest (float32[size]), or None where it is not here or damaged."""
         if not self.has_model(digest):
             return None
-        model = model_from_bytes((self.directory / f"{digest}.f32").read_bytes(), size)
+        with (self.directory / f"{digest}.f32").open("rb") as file:
+            data = bytearray(os.fstat(file.fileno()).st_size)
+            file.readinto(data)
+        model = model_from_bytes(data, size)
         return model if model_digest(model) == digest else None
 
     def keep_models(self, digests: set[str]) -> None:

@@ -23,7 +23,6 @@ from silo.pack import step_log2
 CLASSES, RECORDS, INPUTS = 10, 200, 4
 FOLDS = 8
 _DRAFT = Training(MICRO // 2, 1, MICRO, MICRO, MICRO)
-_BLOCK = 2**18
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class SleepingTrainer:
     seconds: float
     embedding: int
 
-    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[np.float64]:
+    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[np.float32]:
         """Noise of DP-SGD's own law; its generator is no secret one, for nothing here is worth protecting."""
         time.sleep(self.seconds)
         return noise(model.size, noise_std(training, count))
@@ -48,13 +47,10 @@ class SleepingTrainer:
         return RECORDS // CLASSES, RECORDS
 
 
-def noise(size: int, std: float) -> NDArray[np.float64]:
-    """Gaussian noise, float64[size], made block by block."""
-    random, update = np.random.default_rng(), np.empty(size)
-    for start in range(0, size, _BLOCK):
-        block = update[start : start + _BLOCK]
-        random.standard_normal(out=block)
-        block *= std
+def noise(size: int, std: float) -> NDArray[np.float32]:
+    """Gaussian noise, float32[size]."""
+    update = np.random.default_rng().standard_normal(size, dtype=np.float32)
+    update *= np.float32(std)
     return update
 
 

@@ -110,7 +110,7 @@ def silo(directory: Path, address: str, seconds: float, parameters: int) -> None
     while not link.tail(0, 20.0)[0]:
         pass
     time.sleep(seconds)
-    data = model_view(noise(parameters, 0.01).astype(np.float32))
+    data = model_view(noise(parameters, 0.01))
     link.upload(hashlib.sha256(data).hexdigest(), list(parts(bytes(data))))
     records: list[bytes] = []
     while len(records) < 2:

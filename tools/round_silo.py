@@ -80,7 +80,7 @@ def main() -> None:
         return links[0]
 
     def report(session: Any, progress: Any) -> None:
-        print(progress, flush=True)
+        print(progress, f"{memory_kb('VmRSS') // 1024} MB now, {memory_kb('VmHWM') // 1024} MB at most", flush=True)
         if progress.done == "counting":
             # Everything is imported, keys are dealt, and no model has been touched: this is what idling costs.
             facts["idle_kb"] = memory_kb("VmRSS")
