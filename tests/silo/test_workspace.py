@@ -48,14 +48,12 @@ def test_encryption_that_fails_half_way_leaves_no_update(space: Workspace) -> No
     assert not [name for name in leftovers(space) if name.endswith("tmp")]
 
 
-def test_full_disk_under_a_ciphertext_is_one_clear_error(space: Workspace) -> None:
-    (space.directory / "round-4.ciphertext.tmp").symlink_to("/dev/full")
-    with pytest.raises(
-        SiloError, match=r"ciphertext cannot be written: No space left on device; free space and retry$"
-    ):
-        space.save_update(4, UPDATE, [bytes(FRESH_BYTES)])
-    assert space.load_update(4) is None
-    assert not [name for name in leftovers(space) if name.endswith("tmp")]
+def test_full_disk_under_a_model_is_one_clear_error(space: Workspace) -> None:
+    model = np.ones(50, dtype=np.float32)
+    (space.directory / f"{model_digest(model)}.f32.tmp").symlink_to("/dev/full")
+    with pytest.raises(SiloError, match=r"f32 cannot be written: No space left on device; free space and retry$"):
+        space.save_model(model)
+    assert leftovers(space) == []
 
 
 def test_received_chunks_are_a_file_only_while_they_are_looked_at(space: Workspace) -> None:
