@@ -58,7 +58,7 @@ class Workspace:
 
     def fetch_model(self, digest: str, pieces: Iterable[bytes], size: int) -> bool:
         """Keep the `size` parameters of a model that come in pieces; False, and nothing kept, where it is another."""
-        with self._received(pieces, 4 * size) as path:
+        with self._received(pieces, 4 * size, durable=True) as path:
             found = path is not None and _digest(path) == digest
             if found and path is not None:
                 os.replace(path, self.directory / f"{digest}.f32")
@@ -130,14 +130,14 @@ class Workspace:
         Raises:
             SiloError: the disk is full or fails; nothing is left behind.
         """
-        with self._received(pieces, chunks * CHUNK_BYTES) as path:
+        with self._received(pieces, chunks * CHUNK_BYTES, durable=False) as path:
             yield None if path is None else Chunks(path, CHUNK_BYTES)
 
     @contextmanager
-    def _received(self, pieces: Iterable[bytes], most: int) -> Iterator[Path | None]:
+    def _received(self, pieces: Iterable[bytes], most: int, *, durable: bool) -> Iterator[Path | None]:
         path = self.directory / "received.tmp"
         try:
-            whole = self._spool(path, pieces, most)
+            whole = self._spool(path, pieces, most, durable=durable)
             yield path if whole else None
         finally:
             path.unlink(missing_ok=True)
@@ -145,14 +145,14 @@ class Workspace:
     def _write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
         path = self.directory / f"{name}.tmp"
         try:
-            self._spool(path, chunks)
+            self._spool(path, chunks, None, durable=True)
             os.replace(path, self.directory / name)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         self._sync()
 
-    def _spool(self, path: Path, pieces: Iterable[bytes | memoryview], most: int | None = None) -> bool:
+    def _spool(self, path: Path, pieces: Iterable[bytes | memoryview], most: int | None, *, durable: bool) -> bool:
         """Write what comes, at most `most` bytes; whether that was all."""
         written = 0
         try:
@@ -164,7 +164,8 @@ class Workspace:
                         return False
                     file.write(piece)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
         except OSError as error:
             raise SiloError(
                 f"{path.with_suffix('')} cannot be written: {error.strerror}; free space and retry"

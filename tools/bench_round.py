@@ -227,7 +227,7 @@ class Bench:
 
     def _sample(self, name: str, pid: int) -> None:
         self.peaks[name] = max(self.peaks.get(name, 0), memory_kb("VmHWM", pid))
-        children = sum(memory_kb("VmHWM", child) for child in _children(pid))
+        children = sum(memory_kb("VmHWM", child) for child in _helpers(pid))
         self.peaks[f"{name}/helper"] = max(self.peaks.get(f"{name}/helper", 0), children)
 
     def _stop(self) -> None:
@@ -235,10 +235,12 @@ class Bench:
             party.stop()
 
 
-def _children(pid: int) -> list[int]:
+def _helpers(pid: int) -> list[int]:
+    """Child processes that encrypt; one that has only just been forked still has its parent's memory."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+        return [child for child in children if b"crypto.ckks_worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
     except OSError:
         return []
 
