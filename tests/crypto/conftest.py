@@ -9,7 +9,7 @@ import pytest
 import tenseal
 from numpy.typing import NDArray
 
-from crypto import ckks, secure_sum
+from crypto import bfv, ckks, secure_sum
 from crypto.packing import Packing
 from protos.task import Layout
 from tests.crypto.oracle import context_of
@@ -64,6 +64,10 @@ class KeepingSum(secure_sum.SiloSum):
     def protect(self, fields: NDArray[Any], packing: Packing, *, plan: str, silo: str) -> secure_sum.Protected:
         made = super().protect(fields, packing, plan=plan, silo=silo)
         return secure_sum.Protected(list(made.chunks), made.tags)
+
+
+class KeepingBfv(KeepingSum, bfv.BfvSum):
+    """The same of BFV."""
 
 
 @pytest.fixture(scope="session")
