@@ -129,7 +129,13 @@ def _add_task(commands: Any) -> None:
     tasks = task.add_subparsers(title="commands", required=True, metavar="COMMAND")
     pack = _command(tasks, "pack", _pack, "make a task and its first model from a description")
     pack.add_argument("spec", type=Path, metavar="SPEC.toml")
-    pack.add_argument("out", type=Path, metavar="OUT", help="directory for task.json and model.f32")
+    pack.add_argument("out", type=Path, metavar="OUT", help="directory for task.json, model.f32 and root.bin")
+    pack.add_argument(
+        "--root",
+        type=Path,
+        metavar="FILE.npz",
+        help="public examples (x and y, 30 a class suffice); without them nobody searches the model for triggers",
+    )
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -257,7 +263,10 @@ def _pack(options: argparse.Namespace) -> None:
     import tomllib
 
     from protos.codec import pack
+    from silo import rootset
+    from silo.data import NumpySource
     from silo.pack import pack_task
+    from silo.searcher import Root
 
     try:
         spec = tomllib.loads(options.spec.read_text(encoding="utf-8"))
@@ -265,16 +274,22 @@ def _pack(options: argparse.Namespace) -> None:
         raise BadTask(f"{options.spec} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadTask(f"{options.spec} is no TOML: {error}") from error
-    task, model = pack_task(spec)
+    root = None if options.root is None else Root(*NumpySource(options.root).examples())
+    task, model = pack_task(spec, root)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "model.f32").write_bytes(model)
+        if root is not None:
+            (options.out / "root.bin").write_bytes(rootset.to_bytes(root))
         (options.out / "task.json").write_bytes(pack(task))
     except OSError as error:
         raise BadTask(f"{options.out} cannot be written: {error.strerror}") from error
     facts = {"name": task.name, "digest": task.digest, "parameters": task.layout.size, "rounds": task.rounds}
     facts |= {"noise_micro": task.training.noise_micro, "epsilon_micro": task.budget.epsilon_micro}
-    _print(options, facts, f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}")
+    facts |= {"search": task.search is not None}
+    search = "" if task.search else " Without --root nobody will search the model for triggers."
+    text = f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}."
+    _print(options, facts, text + search)
 
 
 def _confirm(question: str) -> None:

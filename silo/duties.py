@@ -20,7 +20,7 @@ from crypto.quantise import quantise, randomness_needed
 from protos.codec import pack, unpack
 from protos.messages import Commit, Counts, Opening, TraceOpening
 from protos.rounds import Phase
-from silo import checking, keying
+from silo import checking, keying, searching
 from silo.desk import Desk, NotYet, SitOut, round_key
 from silo.releases import noised_counts, noised_prototypes
 from silo.workspace import Update
@@ -58,7 +58,7 @@ def _commit(desk: Desk, history: History) -> Commit:
     stored = desk.ledger.release(key)
     if stored is not None:
         return unpack(Commit, stored)
-    update = desk.trainer.train(model, plan.training, history.counts[name].total)
+    update = searching.train(desk, history, model)
     values = quantise(update, plan.step_log2, desk.entropy.take(randomness_needed(update.size)))
     fields = history.packing.to_fields(values.astype(np.int64))
     protected = keys.protect(fields, history.packing, plan=history.round.plan_digest, silo=name)
@@ -136,4 +136,7 @@ _DUTIES: dict[Phase, Callable[[Desk, History], Any]] = {
     Phase.VERIFYING: checking.verify,
     Phase.TRACE_OPENING: _trace_open,
     Phase.TRACE_CHECKING: checking.check,
+    Phase.SEARCHING: searching.report,
+    Phase.FIND_CHECKING: searching.measure,
+    Phase.ATTRIBUTING: searching.attribute,
 }

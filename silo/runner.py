@@ -159,6 +159,7 @@ def _desk_for(work: Work, records: Records | None, link: GrpcLink) -> Callable[[
         from crypto.secure_sum import PackedCkks
         from silo.desk import Desk
         from silo.ledger import Ledger
+        from silo.searching import searcher_of
         from silo.trainer import trainer_for
 
         if records is None:
@@ -178,6 +179,7 @@ def _desk_for(work: Work, records: Records | None, link: GrpcLink) -> Callable[[
             entropy=entropy,
             approved=lambda: approved(work.directory),
             policy=work.policy,
+            searcher=searcher_of(task),
         )
 
     return make

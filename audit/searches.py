@@ -1,0 +1,216 @@
+"""Searches of the model as the log tells them: when one is due, what follows from reports and answers, who attributes.
+
+A search has three steps. Every silo searches the model and signs what it finds. Every silo measures each reported
+trigger itself on the public root set: that needs no trust, and one honest reporter is enough to be heard. Drawn silos
+project the logged sketches of past rounds on what would teach a confirmed trigger (`audit.attributions`).
+
+A find is confirmed by more silos that measure at least the task's success than silos that measure less, and at least
+one of them is not its reporter. Confirmed triggers are trained against from then on; a silo goes by its own
+measurement where it signed one, so that no majority can keep a trigger from it that it has seen work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+from audit.plans import quorum_of
+from crypto.sketch import checkers
+from protos.codec import decode, digest_of
+from protos.messages import Attribution, FindAnswers, SearchReport, Signed
+from protos.records import Attributed, Clean, Confirmed, Finds, Search, Searched
+from protos.search import Trigger
+from protos.task import SearchRule
+
+if TYPE_CHECKING:
+    from audit.history import History
+
+MAX_ATTRIBUTED = 4
+"""Most finds of one search that are attributed, the strongest of each target and source first."""
+
+
+@dataclass
+class SearchView:
+    """One search as far as the log tells it. Digests are of the records that carried the bodies."""
+
+    search: Search
+    digest: str
+    adopted: int
+    quorum: int
+    reports: dict[str, SearchReport] = field(default_factory=dict)
+    searched_digest: str = ""
+    answers: dict[str, FindAnswers] = field(default_factory=dict)
+    confirmed: tuple[Confirmed, ...] = ()
+    finds_digest: str = ""
+    attributions: dict[str, Attribution] = field(default_factory=dict)
+    attributed: Attributed | None = None
+    closed: bool = False
+
+    @property
+    def triggers(self) -> dict[str, Trigger]:
+        """Every reported trigger by its digest, sorted."""
+        found = (find.trigger for report in self.reports.values() for find in report.finds)
+        return dict(sorted((digest_of(trigger), trigger) for trigger in found))
+
+    def reporters(self, find: str) -> tuple[str, ...]:
+        """Silos that reported a trigger."""
+        named = ((silo, digest_of(one.trigger)) for silo, report in self.reports.items() for one in report.finds)
+        return tuple(sorted({silo for silo, digest in named if digest == find}))
+
+    def measured(self, find: str) -> dict[str, int]:
+        """What each silo that answered measured, in millionths."""
+        return {
+            silo: answer.success_micro
+            for silo, answers in self.answers.items()
+            for answer in answers.answers
+            if answer.find == find
+        }
+
+    @property
+    def enough(self) -> bool:
+        """Whether silos enough for a round's quorum reported."""
+        return len(self.reports) >= self.quorum
+
+    @property
+    def clean(self) -> bool:
+        """Whether the search is over, was made by enough silos and confirmed nothing."""
+        return self.closed and self.enough and not self.confirmed
+
+
+def rule_of(history: History) -> SearchRule | None:
+    """The task's rule, None where the model is not searched."""
+    return history.genesis.task.search
+
+
+def due(history: History) -> bool:
+    """Whether the current model has to be searched before the next plan, or before the end."""
+    rule, task = rule_of(history), history.genesis.task
+    adopted = sum(view.outcome is not None and view.outcome.result == "adopted" for view in history.rounds)
+    if rule is None or adopted == 0 or _searched(history):
+        return False
+    return (adopted - 1) % rule.every == 0 or len(history.rounds) >= task.rounds
+
+
+def derive_search(history: History) -> Search:
+    """The record that asks for a search now."""
+    return Search(len(history.rounds), history.model)
+
+
+def derive_reported(history: History, reports: tuple[Signed, ...], silent: tuple[str, ...]) -> Searched | Clean:
+    """What follows the silos' reports: a check of the finds, or, without any, the end."""
+    search = history.search.search
+    if any(decode(SearchReport, signed.body).finds for signed in reports):
+        return Searched(search.round, search.model, reports, silent)
+    return Clean(search.round, search.model, reports, (), silent)
+
+
+def derive_checked(history: History, answers: tuple[Signed, ...], silent: tuple[str, ...]) -> Finds | Clean:
+    """What follows the silos' measurements: the confirmed finds, or, without any, the end."""
+    search = history.search.search
+    confirmed = _confirmed(history, answers)
+    if confirmed:
+        return Finds(search.round, search.model, answers, silent, confirmed)
+    return Clean(search.round, search.model, (), answers, silent)
+
+
+def drawn(history: History) -> tuple[str, ...]:
+    """Silos that attribute the confirmed finds: drawn by the digest of the record that asks, all where few."""
+    rule, seed = rule_of(history), bytes.fromhex(history.search.finds_digest)
+    assert rule is not None
+    return tuple(sorted(checkers(seed, "attribution", history.active, rule.checkers)))
+
+
+def to_attribute(view: SearchView) -> tuple[str, ...]:
+    """Digests of the confirmed finds that are attributed, sorted."""
+    return tuple(one.find for one in view.confirmed if one.attributed)
+
+
+def triggers(history: History) -> tuple[Trigger, ...]:
+    """All triggers that a search ever confirmed, in the order of their digests: the inoculation list."""
+    found = {one.find: view.triggers[one.find] for view in history.searches for one in view.confirmed}
+    return tuple(trigger for _, trigger in sorted(found.items()))
+
+
+def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
+    """What `silo` trains against: what it measured to work itself, and confirmed triggers that it did not measure."""
+    return tuple(trigger for _, trigger in sorted(_believed(history, silo).items()))
+
+
+def denied(history: History, silo: str, model: str) -> tuple[str, ...]:
+    """Finds in `model` that `silo` measured to work itself and that no search of it confirmed."""
+    return tuple(
+        find
+        for view in history.searches
+        if view.search.model == model and view.closed
+        for find in view.triggers
+        if works(history, view.measured(find).get(silo)) and find not in {one.find for one in view.confirmed}
+    )
+
+
+def works(history: History, success_micro: int | None) -> bool:
+    """Whether a measured success makes a trigger a find; False for None."""
+    rule = rule_of(history)
+    return rule is not None and success_micro is not None and success_micro >= rule.success_micro
+
+
+def releasable(history: History) -> tuple[str | None, int | None]:
+    """Digest of the model that may be released and the record that made it current; None where there is none."""
+    if rule_of(history) is None:
+        return history.model, history.adopted
+    clean = next((view for view in reversed(history.searches) if view.clean), None)
+    return (clean.search.model, clean.adopted) if clean else (None, None)
+
+
+def open_search(history: History, body: Search, digest: str) -> SearchView:
+    """The view of a search that was asked for now."""
+    return SearchView(body, digest, history.adopted, quorum_of(history.genesis.policy, len(history.active)))
+
+
+def _searched(history: History) -> bool:
+    return any(view.search.model == history.model and view.closed and view.enough for view in history.searches)
+
+
+def _believed(history: History, silo: str) -> dict[str, Trigger]:
+    found: dict[str, Trigger] = {}
+    for view in history.searches:
+        confirmed = {one.find for one in view.confirmed}
+        for find, trigger in view.triggers.items():
+            own = view.measured(find).get(silo)
+            if works(history, own) or (own is None and find in confirmed):
+                found[find] = trigger
+    return found
+
+
+def _confirmed(history: History, answers: Iterable[Signed]) -> tuple[Confirmed, ...]:
+    view = history.search
+    measured: dict[str, dict[str, int]] = {find: {} for find in view.triggers}
+    for signed in answers:
+        for answer in decode(FindAnswers, signed.body).answers:
+            measured[answer.find][signed.signer] = answer.success_micro
+    votes = {find: _vote(history, find, values) for find, values in measured.items()}
+    found = {find: vote for find, vote in votes.items() if vote is not None}
+    chosen = _strongest(view, {find: success for find, (success, _, _) in found.items()})
+    return tuple(Confirmed(find, *found[find], find in chosen) for find in sorted(found))
+
+
+def _vote(history: History, find: str, measured: dict[str, int]) -> tuple[int, int, int] | None:
+    """Median success, yes and no of a confirmed find; None for one that is not confirmed."""
+    yes = [silo for silo, success in measured.items() if works(history, success)]
+    no = len(measured) - len(yes)
+    reporters = history.search.reporters(find)
+    seconded = len(reporters) > 1 or bool(set(yes) - set(reporters))
+    if len(yes) <= no or not seconded:
+        return None
+    return median_low(list(measured.values())), len(yes), no
+
+
+def _strongest(view: SearchView, success: dict[str, int]) -> set[str]:
+    """The most successful find of each target and source, at most `MAX_ATTRIBUTED`; the smaller digest of equals."""
+    ordered = sorted(success, key=lambda find: (-success[find], find))
+    best: dict[tuple[int, int | None], str] = {}
+    for find in ordered:
+        trigger = view.triggers[find]
+        best.setdefault((trigger.target, trigger.source), find)
+    return set(sorted(best.values(), key=ordered.index)[:MAX_ATTRIBUTED])
