@@ -1,12 +1,14 @@
 """Searches of the model as the log tells them: when one is due, what follows from reports and answers, who attributes.
 
 A search has three steps. Every silo searches the model and signs what it finds. Every silo measures each reported
-trigger itself on the public root set: that needs no trust, and one honest reporter is enough to be heard. Drawn silos
-project the logged sketches of past rounds on what would teach a confirmed trigger (`audit.attributions`).
+trigger itself on the public root set. Drawn silos project the logged sketches of past rounds on what would teach a
+confirmed trigger (`audit.attributions`).
 
-A find is confirmed by more silos that measure at least the task's success than silos that measure less, and at least
-one of them is not its reporter. Confirmed triggers are trained against from then on; a silo goes by its own
-measurement where it signed one, so that no majority can keep a trigger from it that it has seen work.
+That a trigger works is not enough: every model takes an input for another class if enough of the input is replaced. A
+silo *bears out* a find where its own measurement reaches the task's success and its own search, signed before it saw
+anybody else's, has a find of the same target and source that is not much smaller. A find is confirmed if at least two
+silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
+silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_ATTRIBUTED = 4
 """Most finds of one search that are attributed, the strongest of each target and source first."""
+ALIKE = 1.5
+"""A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
 
 
 @dataclass
@@ -144,15 +148,23 @@ def denied(history: History, silo: str, model: str) -> tuple[str, ...]:
         find
         for view in history.searches
         if view.search.model == model and view.closed
-        for find in view.triggers
-        if works(history, view.measured(find).get(silo)) and find not in {one.find for one in view.confirmed}
+        for find in sorted(set(view.triggers) - {one.find for one in view.confirmed})
+        for own in (view.measured(find).get(silo),)
+        if own is not None and bears_out(history, view, silo, find, own)
     )
 
 
-def works(history: History, success_micro: int | None) -> bool:
-    """Whether a measured success makes a trigger a find; False for None."""
+def works(history: History, success_micro: int) -> bool:
+    """Whether a measured success makes a trigger a find."""
     rule = rule_of(history)
-    return rule is not None and success_micro is not None and success_micro >= rule.success_micro
+    return rule is not None and success_micro >= rule.success_micro
+
+
+def bears_out(history: History, view: SearchView, silo: str, find: str, success_micro: int) -> bool:
+    """Whether the silo's own search and its measurement of a reported trigger bear it out."""
+    report, trigger = view.reports.get(silo), view.triggers[find]
+    own = [one.trigger for one in report.finds] if report else []
+    return works(history, success_micro) and any(_alike(trigger, one) for one in own)
 
 
 def releasable(history: History) -> tuple[str | None, int | None]:
@@ -178,7 +190,7 @@ def _believed(history: History, silo: str) -> dict[str, Trigger]:
         confirmed = {one.find for one in view.confirmed}
         for find, trigger in view.triggers.items():
             own = view.measured(find).get(silo)
-            if works(history, own) or (own is None and find in confirmed):
+            if find in confirmed if own is None else bears_out(history, view, silo, find, own):
                 found[find] = trigger
     return found
 
@@ -197,13 +209,14 @@ def _confirmed(history: History, answers: Iterable[Signed]) -> tuple[Confirmed, 
 
 def _vote(history: History, find: str, measured: dict[str, int]) -> tuple[int, int, int] | None:
     """Median success, yes and no of a confirmed find; None for one that is not confirmed."""
-    yes = [silo for silo, success in measured.items() if works(history, success)]
-    no = len(measured) - len(yes)
-    reporters = history.search.reporters(find)
-    seconded = len(reporters) > 1 or bool(set(yes) - set(reporters))
-    if len(yes) <= no or not seconded:
-        return None
-    return median_low(list(measured.values())), len(yes), no
+    yes = sum(bears_out(history, history.search, silo, find, success) for silo, success in measured.items())
+    no = len(measured) - yes
+    return (median_low(list(measured.values())), yes, no) if yes > max(1, no) else None
+
+
+def _alike(trigger: Trigger, own: Trigger) -> bool:
+    same = (trigger.target, trigger.source, trigger.flip) == (own.target, own.source, own.flip)
+    return same and sum(trigger.mask) <= ALIKE * sum(own.mask)
 
 
 def _strongest(view: SearchView, success: dict[str, int]) -> set[str]:

@@ -198,7 +198,7 @@ class TraceOpening:
     folded: Digest
 
 
-MAX_FINDS = 4
+MAX_FINDS = 8
 """Most finds in one silo's report."""
 Share = Annotated[int, Between(0, MICRO)]
 

@@ -34,7 +34,7 @@ _REQUIRED = frozenset(
     | {"evaluation_noise", "counts_noise", "epsilon", "delta", "range", "folds"}
 )
 _OPTIONAL = frozenset({"prototypes", "evaluation_every", "seed", "search"})
-_SEARCH = {"every": 2, "success": 0.5, "checkers": 21, "memory": 50, "level": 0.01}
+_SEARCH = {"every": 2, "success": 0.2, "checkers": 21, "memory": 50, "level": 0.01}
 """Defaults: up to 21 silos attribute a find, which are all of them in a small federation."""
 
 
