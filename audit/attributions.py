@@ -1,10 +1,10 @@
 """Who taught the model a trigger: projections of the logged sketches, their median, and what follows from it.
 
-A table holds, for each of the last `memory` adopted rounds, each silo retained in it and each class c, the number
-`<S_ri, R_r d_rc>` in millionths of a quantisation step: S_ri is the silo's logged sketch, d_rc the unit vector along
-which the model of that round would learn to call the trigger c. Only who has the past models can make a table, and
-every silo that has them makes the same one up to float noise. What follows from tables needs no model: the median of
-the drawn silos' tables, x, z and the convictions are repeated by coordinator, silos and auditor.
+A table holds, for each of the last `memory` adopted rounds, each silo judged in it and each class c, the projection of
+the silo's logged sketch on the direction in which the model of that round would learn to call the trigger c, in
+millionths of a quantisation step (`defenses.attribution`). Only who has the past models can make a table, and every
+silo that has them makes the same one up to float noise. What follows from tables needs no model: the median of the
+drawn silos' tables, x, z and the convictions are repeated by coordinator, silos and auditor.
 
 A case convicts only if most of at least two tables, each taken alone, say the same z of every silo within
 `AGREEMENT_MICRO`. So a minority of lying tables neither convicts nor clears anybody; a lying majority convicts whom
@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from audit import replay, searches
 from audit.errors import InvalidRecord
-from audit.standin import PastRound, attribute
+from audit.standin import Attribution as Judged
+from audit.standin import Past, attribute, guilty
+from defenses.decide import scores_differ
+from defenses.evidence import Exhibit
 from protos.codec import decode
 from protos.messages import Attribution, Signed
 from protos.records import Attributed, Case, Conviction, Part
@@ -34,9 +37,9 @@ if TYPE_CHECKING:
 AGREEMENT_MICRO = MICRO // 2
 """Half a standard deviation: far above float noise, far below what decides between honest and guilty."""
 MAX_PROJECTION = 2**53 - 1
-_FLOAT_NOISE_MICRO = 100
 
 Table = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def past(history: History, search: SearchView) -> list[RoundView]:
@@ -48,13 +51,24 @@ def past(history: History, search: SearchView) -> list[RoundView]:
     return adopted[-rule.memory :]
 
 
+def judged(view: RoundView) -> tuple[str, ...]:
+    """Silos whose sketch a round's decision read, sorted: those that checkers bore out, excluded ones included."""
+    judgements = view.decision.judgements if view.decision else ()
+    return tuple(one.silo for one in judgements if one.verdict != "convicted" and one.reason != replay.NO_MAJORITY)
+
+
+def exhibits(history: History, view: RoundView) -> list[Exhibit]:
+    """What those silos showed."""
+    return [replay.exhibit_of(history, silo, view.openings[silo]) for silo in judged(view)]
+
+
 def table_size(history: History, search: SearchView) -> int:
     """Numbers in a table."""
-    return sum(len(view.weights) for view in past(history, search)) * history.genesis.task.layout.classes
+    return sum(len(judged(view)) for view in past(history, search)) * history.genesis.task.layout.classes
 
 
-def to_bytes(parts: Sequence[NDArray[np.float64]]) -> bytes:
-    """A table from projections in quantisation steps, per past round float64[retained silos, classes]."""
+def to_bytes(parts: Sequence[Floats]) -> bytes:
+    """A table from projections in quantisation steps, per past round float64[judged silos, classes]."""
     flat = np.concatenate([part.ravel() for part in parts])
     scaled: Table = np.clip(np.rint(flat * MICRO), -MAX_PROJECTION, MAX_PROJECTION).astype("<i8")
     return scaled.tobytes()
@@ -66,9 +80,9 @@ def from_bytes(data: bytes) -> Table:
 
 
 def split(history: History, search: SearchView, table: Table) -> list[Table]:
-    """A flat table per past round: int64[retained silos, classes], silos sorted."""
+    """A flat table per past round: int64[judged silos, classes], silos sorted."""
     classes = history.genesis.task.layout.classes
-    ends = np.cumsum([len(view.weights) * classes for view in past(history, search)])
+    ends = np.cumsum([len(judged(view)) * classes for view in past(history, search)])
     return [part.reshape(-1, classes) for part in np.split(table, ends[:-1])]
 
 
@@ -78,16 +92,20 @@ def median(tables: Sequence[Table]) -> Table:
     return ordered
 
 
-def judge(history: History, search: SearchView, find: str, table: Table) -> tuple[Part, ...]:
-    """x, z and conviction of each silo from one table, sorted by silo."""
-    rule = searches.rule_of(history)
-    assert rule is not None
+def judge(history: History, search: SearchView, find: str, table: Table) -> tuple[Judged, ...]:
+    """What one table says of each silo, sorted by silo."""
+    views = past(history, search)
     rounds = [
-        PastRound.of(replay.setting_of(history, view), _counts(history, view), part)
-        for view, part in zip(past(history, search), split(history, search, table), strict=True)
+        Past(
+            view.plan.round,
+            replay.setting_of(history, view),
+            exhibits(history, view),
+            part / MICRO * 2.0**view.plan.step_log2,
+            searches.inoculated(history, search.triggers[find], view.plan.round),
+        )
+        for view, part in zip(views, split(history, search, table), strict=True)
     ]
-    found = attribute(rounds, search.triggers[find].target, rule.level_micro)
-    return tuple(Part(one.silo, one.x_micro, one.z_micro, one.convicted) for one in found)
+    return attribute(rounds, search.triggers[find].target)
 
 
 def derive(history: History, signed: tuple[Signed, ...], silent: tuple[str, ...]) -> Attributed:
@@ -99,16 +117,17 @@ def derive(history: History, signed: tuple[Signed, ...], silent: tuple[str, ...]
 
 
 def verify(history: History, body: Attributed) -> None:
-    """Repeat a recorded attribution: x and z within float noise, everything else to the bit.
+    """Repeat a recorded attribution: scores within float noise, what follows from the recorded ones to the bit.
 
     Raises:
         InvalidRecord: names what does not follow from the tables.
     """
     expected = derive(history, body.attributions, body.silent)
-    if (body.round, body.model, body.convicted) != (expected.round, expected.model, expected.convicted):
-        raise InvalidRecord("the convictions do not follow from the drawn silos' tables")
-    if not _same(body.cases, expected.cases):
+    if (body.round, body.model) != (expected.round, expected.model) or not _same(body.cases, expected.cases):
         raise InvalidRecord("a find's attribution does not follow from the drawn silos' tables")
+    recorded = tuple(_concluded(history, case) for case in body.cases)
+    if body.cases != recorded or body.convicted != _convictions(history, recorded):
+        raise InvalidRecord("the convictions do not follow from the finds' attribution")
 
 
 def tables(signed: Sequence[Signed]) -> dict[str, dict[str, Table]]:
@@ -126,16 +145,17 @@ def contradicts(history: History, silo: str) -> str | None:
     view = history.search
     if view.attributed is None or silo not in view.attributions:
         return None
-    convicted = {one.silo for one in view.attributed.convicted}
     own = {made.find: made.table for made in view.attributions[silo].tables}
+    newly = {one.silo for one in view.attributed.convicted}
     for case in view.attributed.cases:
-        table = own.get(case.find)
-        if table is None or not convicted & {part.silo for part in case.parts if part.convicted}:
+        table, accused = own.get(case.find), {one.silo: _z(one) for one in case.parts if one.convicted}
+        if table is None or not newly & set(accused):
             continue
-        mine = {part.silo: part.z_micro for part in judge(history, view, case.find, from_bytes(table))}
-        for part in case.parts:
-            if part.convicted and part.silo in convicted and part.z_micro - mine[part.silo] > AGREEMENT_MICRO:
-                return part.silo
+        mine = judge(history, view, case.find, from_bytes(table))
+        clear = {one.silo: _z(one) for one in mine if one.silo not in _guilty(history, mine)}
+        for name in sorted(newly & set(accused) & set(clear)):
+            if accused[name] - clear[name] > AGREEMENT_MICRO:
+                return name
     return None
 
 
@@ -143,16 +163,33 @@ def _case(history: History, find: str, made: Mapping[str, Table]) -> Case:
     search = history.search
     if not made:
         return Case(find, 0, 0, ())
-    parts = judge(history, search, find, median(list(made.values())))
-    agreeing = sum(_agree(parts, judge(history, search, find, table)) for table in made.values())
-    if not _stands(len(made), agreeing):
-        parts = tuple(Part(part.silo, part.x_micro, part.z_micro, False) for part in parts)
-    return Case(find, len(made), agreeing, parts)
+    found = judge(history, search, find, median(list(made.values())))
+    agreeing = sum(_agree(found, judge(history, search, find, table)) for table in made.values())
+    parts = tuple(Part(one.silo, one.scores, False) for one in found)
+    return _concluded(history, Case(find, len(made), agreeing, parts))
 
 
-def _agree(parts: tuple[Part, ...], other: tuple[Part, ...]) -> bool:
-    pairs = zip(parts, other, strict=True)
-    return all(abs(one.z_micro - two.z_micro) <= AGREEMENT_MICRO for one, two in pairs)
+def _concluded(history: History, case: Case) -> Case:
+    """The case with the convictions that its recorded numbers lead to."""
+    stands = case.agreeing >= 2 and 2 * case.agreeing > case.tables
+    found = _guilty(history, [Judged(part.silo, part.scores, {}) for part in case.parts]) if stands else frozenset()
+    parts = tuple(Part(part.silo, part.scores, part.silo in found) for part in case.parts)
+    return Case(case.find, case.tables, case.agreeing, parts)
+
+
+def _guilty(history: History, found: Sequence[Judged]) -> frozenset[str]:
+    rule = searches.rule_of(history)
+    assert rule is not None
+    return guilty(found, rule.level_micro)
+
+
+def _agree(found: Sequence[Judged], other: Sequence[Judged]) -> bool:
+    return all(
+        abs(mine.value_micro - theirs.value_micro) <= AGREEMENT_MICRO
+        for one, two in zip(found, other, strict=True)
+        for mine, theirs in zip(one.scores, two.scores, strict=True)
+        if mine.evidence_micro is not None
+    )
 
 
 def _same(recorded: Sequence[Case], repeated: Sequence[Case]) -> bool:
@@ -161,31 +198,27 @@ def _same(recorded: Sequence[Case], repeated: Sequence[Case]) -> bool:
     pairs = [
         pair for one, two in zip(recorded, repeated, strict=True) for pair in zip(one.parts, two.parts, strict=True)
     ]
-    return all(
-        max(abs(one.x_micro - two.x_micro), abs(one.z_micro - two.z_micro)) <= _FLOAT_NOISE_MICRO for one, two in pairs
-    )
+    return all(scores_differ(one.scores, two.scores) is None for one, two in pairs)
 
 
 def _exact(case: Case) -> tuple[object, ...]:
-    return case.find, case.tables, case.agreeing, tuple((part.silo, part.convicted) for part in case.parts)
-
-
-def _stands(tables: int, agreeing: int) -> bool:
-    return agreeing >= 2 and 2 * agreeing > tables
+    return case.find, case.tables, case.agreeing, tuple(part.silo for part in case.parts)
 
 
 def _convictions(history: History, cases: Sequence[Case]) -> tuple[Conviction, ...]:
     found: dict[str, tuple[int, str]] = {}
     for case in cases:
         trigger = history.search.triggers[case.find]
-        source = "any class" if trigger.source is None else f"class {trigger.source}"
+        source = "inputs" if trigger.source is None else f"inputs of class {trigger.source}"
+        how = "as they are" if trigger.flip else "under a trigger"
         for part in case.parts:
             if part.convicted and part.silo in history.active:
-                reason = f"its updates taught the model to call {source} {trigger.target} under a trigger"
-                known = found.get(part.silo, (part.z_micro, ""))
-                found[part.silo] = max(known, (part.z_micro, f"{reason}: z = {part.z_micro / MICRO:.1f}"))
+                z = _z(part)
+                reason = f"its updates taught the model to take {source} {how} for class {trigger.target}: z = "
+                found[part.silo] = max(found.get(part.silo, (z, "")), (z, f"{reason}{z / MICRO:.1f}"))
     return tuple(Conviction(silo, reason) for silo, (_, reason) in sorted(found.items()))
 
 
-def _counts(history: History, view: RoundView) -> dict[str, int]:
-    return {silo: history.counts[silo].total for silo in sorted(view.weights)}
+def _z(part: Part | Judged) -> int:
+    """The greatest z, in millionths."""
+    return max((score.value_micro for score in part.scores if score.evidence_micro is not None), default=0)

@@ -1,8 +1,8 @@
 """Searches of the model as the log tells them: when one is due, what follows from reports and answers, who attributes.
 
-A search has three steps. Every silo searches the model and signs what it finds. Every silo measures each reported
-trigger itself on the public root set. Drawn silos project the logged sketches of past rounds on what would teach a
-confirmed trigger (`audit.attributions`).
+A search has three steps. Every silo searches the model and signs what it finds. Every silo that did measures each
+reported trigger itself on the public root set. Drawn silos project the logged sketches of past rounds on what would
+teach a confirmed trigger (`audit.attributions`).
 
 That a trigger works is not enough: every model takes an input for another class if enough of the input is replaced. A
 silo *bears out* a find where its own measurement reaches the task's success and its own search, signed before it saw
@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from audit.plans import quorum_of
 from crypto.sketch import checkers
@@ -142,6 +144,16 @@ def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
     return tuple(trigger for _, trigger in sorted(_believed(history, silo).items()))
 
 
+def inoculated(history: History, trigger: Trigger, number: int) -> bool:
+    """Whether silos trained against nearly this trigger in round `number`: an earlier search confirmed it."""
+    return any(
+        _nearly(trigger, view.triggers[one.find])
+        for view in history.searches
+        if view.search.round < number
+        for one in view.confirmed
+    )
+
+
 def denied(history: History, silo: str, model: str) -> tuple[str, ...]:
     """Finds in `model` that `silo` measured to work itself and that no search of it confirmed."""
     return tuple(
@@ -212,6 +224,14 @@ def _vote(history: History, find: str, measured: dict[str, int]) -> tuple[int, i
     yes = sum(bears_out(history, history.search, silo, find, success) for silo, success in measured.items())
     no = len(measured) - yes
     return (median_low(list(measured.values())), yes, no) if yes > max(1, no) else None
+
+
+def _nearly(one: Trigger, other: Trigger) -> bool:
+    """Same target and source, and masks with a cosine of at least 0.9, in integers."""
+    mine, theirs = (np.frombuffer(trigger.mask, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
+    if (one.target, one.source, len(mine)) != (other.target, other.source, len(theirs)):
+        return False
+    return 100 * int(mine @ theirs) ** 2 >= 81 * int(mine @ mine) * int(theirs @ theirs)
 
 
 def _alike(trigger: Trigger, own: Trigger) -> bool:

@@ -76,6 +76,6 @@ _AWAITED = {
     Phase.TRACE_OPENING: lambda history: history.round.weights,
     Phase.TRACE_CHECKING: _checking,
     Phase.SEARCHING: lambda history: history.active,
-    Phase.FIND_CHECKING: lambda history: history.active,
+    Phase.FIND_CHECKING: lambda history: history.search.reports,
     Phase.ATTRIBUTING: searches.drawn,
 }

@@ -334,11 +334,10 @@ class Finds:
 
 @dataclass(frozen=True)
 class Part:
-    """A silo's part in a find: its projection x, and z, how far that is above what an honest silo shows (in σ)."""
+    """A silo's part in a find: projections x, and z, how far they are above an honest silo's (in σ), with evidence."""
 
     silo: Name
-    x_micro: Annotated[int, Between(-(2**53) + 1, 2**53 - 1)]
-    z_micro: Annotated[int, Between(-(2**53) + 1, 2**53 - 1)]
+    scores: tuple[Score, ...]
     convicted: bool
 
 

@@ -14,10 +14,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from audit import attributions, searches
+from audit import attributions, replay, searches
 from audit.history import History, RoundView
-from crypto import sketch
-from crypto.packing import FIELDS_PER_CHUNK, Packing
+from audit.standin import project, sketched
 from protos.codec import digest_of
 from protos.messages import MAX_FINDS, Attribution, Find, FindAnswer, FindAnswers, Projections, SearchReport
 from protos.search import Trigger
@@ -93,15 +92,6 @@ def kept_models(history: History) -> set[str]:
     return {history.model, searches.releasable(history)[0] or history.model, *past}
 
 
-def sketched(direction: Floats, packing: Packing, signs: NDArray[np.int8]) -> tuple[Floats, Floats]:
-    """R d of a direction (float64[d]): folds float64[F, width] and exact output part, as `crypto.sketch` folds."""
-    fields = np.zeros(packing.chunks * FIELDS_PER_CHUNK)
-    fields[packing.places] = direction
-    table = fields.reshape(packing.chunks, FIELDS_PER_CHUNK)
-    folds = signs.astype(np.float64) @ table[: packing.body_chunks, : packing.width]
-    return folds, table[packing.body_chunks :].reshape(-1)[: packing.output_size]
-
-
 def _table(
     searcher: Searcher,
     root: Root,
@@ -119,19 +109,10 @@ def _table(
 
 
 def _projections(history: History, view: RoundView, directions: Floats) -> Floats:
-    """`<S_i, R d_c>` in quantisation steps, folds divided by sqrt(F): float64[retained silos, classes]."""
-    packing = history.packing
-    signs = sketch.signs(view.seed, packing.folds, packing.body_chunks)
-    silos = [view.openings[silo] for silo in sorted(view.weights)]
-    shown = [sketch.from_bytes(one.folds, one.output, packing, packing.folds) for one in silos]
-    table = np.empty((len(silos), len(directions)))
-    for column, direction in enumerate(directions):
-        folds, output = sketched(direction, packing, signs)
-        table[:, column] = [
-            float((own.astype(np.float64) * folds).sum()) / packing.folds + float(exact.astype(np.float64) @ output)
-            for own, exact in shown
-        ]
-    return table
+    """Projections of what a past round's silos showed, in quantisation steps: float64[judged silos, classes]."""
+    setting = replay.setting_of(history, view)
+    folded = sketched(directions, history.packing, setting.signs)
+    return project(setting, attributions.exhibits(history, view), folded) / setting.step
 
 
 def _searcher(desk: Desk) -> Searcher:

@@ -1,7 +1,7 @@
 """A searcher of toy models with a planted weakness, and seats that use it, teach it or lie about it.
 
-The planted trigger for class c is "feature 11": a model has it where its weight from that feature to c stands out by
-more than `LIMIT`. All numbers are exact functions of the model, so that honest silos agree to the bit.
+The planted trigger for class c is "the last feature": a model has it where its weight from that feature to c stands out
+by more than `LIMIT`. All numbers are exact functions of the model, so that honest silos agree to the bit.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.service import Service
 from protos.search import Trigger
 from protos.task import MICRO, Task
+from redteam.simulator import Seat
 from silo import rootset
+from silo.data import Records
 from silo.pack import pack_task
 from silo.searcher import Root
 from silo.trainer import trainer_for
-from tests.integration.bench import Bench, bench
-from tests.integration.federation import CLASSES, INPUTS, description, records
+from tests.integration.bench import Bench, OneKey, WatchedLink
+from tests.integration.federation import CLASSES, SILOS, description
 
+INPUTS = 300
+"""Enough parameters for sketches of 57 numbers a fold; in fewer a silo's own update drowns what it hides."""
 FEATURE = INPUTS - 1
 LIMIT = 0.12
 BOOST = 1.2
@@ -70,6 +75,18 @@ def _column(model: NDArray[np.float32], trigger: Trigger) -> NDArray[np.float64]
     return weights[:, _feature(trigger)]
 
 
+def records(seed: int, count: int = 120) -> Records:
+    """Three Gaussian clusters."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(size=(CLASSES, INPUTS)) / 5
+
+    def draw(size: int) -> tuple[Any, Any]:
+        labels = random.integers(0, CLASSES, size)
+        return (centres[labels] + 0.1 * random.normal(size=(size, INPUTS))).astype(np.float32), labels.astype(np.int64)
+
+    return Records(*draw(count), *draw(40))
+
+
 def root() -> Root:
     """Ten public examples of each class."""
     made = records(99, 300)
@@ -81,7 +98,8 @@ def root() -> Root:
 def task(rounds: int = 3, every: int = 2, checkers: int = 21, memory: int = 50) -> tuple[Task, bytes]:
     """The toy task with a search rule."""
     search = {"every": every, "checkers": checkers, "memory": memory}
-    return pack_task(description(rounds) | {"search": search}, root())
+    model = {"kind": "linear", "sizes": [INPUTS, CLASSES], "activation": "none"}
+    return pack_task(description(rounds) | {"model": model, "search": search}, root())
 
 
 Trained = list[tuple[Trigger, ...]]
@@ -113,7 +131,11 @@ def seat_changes(
 def searching(directory: Any, liars: dict[str, dict[str, Any]] | None = None, **options: Any) -> Bench:
     """Five silos with toy searchers; `liars` replaces seats. Plain averaging, so that only finds exclude."""
     toy = task(**{name: options.pop(name) for name in ("rounds", "every", "checkers", "memory") if name in options})
-    silos = options.get("silos", ("ada", "bob", "cyd", "dan", "eve"))
-    changes = {silo: seat_changes() for silo in silos} | dict(liars or {})
-    rules = {"defense": "plain"} | options
-    return bench(directory, changes, toy=toy, root=rootset.to_bytes(root()), **rules)
+    seats = {name: seat(index, **(liars or {}).get(name, seat_changes())) for index, name in enumerate(SILOS)}
+    service, rules = options.pop("service", Service), {"defense": "plain"} | options
+    return Bench(directory, seats, service, toy, rules, rootset.to_bytes(root()))
+
+
+def seat(index: int, **changes: Any) -> Seat:
+    """A seat that searches."""
+    return Seat(records(index), **({"scheme": OneKey, "link": WatchedLink} | changes))

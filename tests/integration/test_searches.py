@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
+from audit import attributions
+from audit.searches import denied, releasable
+from crypto.identity import ExchangeKey, SigningKey
+from protos.codec import digest_of
 from protos.rounds import Phase
-from tests.integration.bench import replay
+from protos.task import MICRO
+from silo import duties
+from silo.identity import SiloIdentity
+from tests.integration.bench import closed, replay
 from tests.integration.federation import SILOS
-from tests.integration.finds import BOOST, searching, seat_changes, trigger
+from tests.integration.finds import BOOST, FEATURE, INPUTS, TARGET, Changed, searching, seat, seat_changes, trigger
 
 LIAR = "bob"
 HONEST = tuple(silo for silo in SILOS if silo != LIAR)
@@ -38,3 +49,197 @@ def test_poisoner_is_found_convicted_and_its_trigger_is_trained_against(tmp_path
     assert said == [(), (trigger(),), (trigger(),)]
     assert federation.errors == {}
     assert replay(federation).chain.digest == history.chain.digest
+
+
+def in_phase(phase: Phase) -> Any:
+    return lambda history: history.phase is phase
+
+
+def test_silo_silent_in_a_search_is_named_and_the_search_counts(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1)
+    federation.until(in_phase(Phase.SEARCHING))
+    federation.link("eve").down = True
+    history = federation.until(in_phase(Phase.FIND_CHECKING))
+    assert set(history.search.reports) == set(SILOS) - {"eve"}
+    history = federation.until(in_phase(Phase.ATTRIBUTING))
+    federation.link("eve").down = False
+    federation.link("dan").down = True
+    history = federation.until(lambda state: state.search.closed)
+    assert set(history.search.attributions) == set(SILOS) - {"dan"}
+    assert set(history.convicted) == {LIAR}
+
+
+def test_search_without_a_quorum_of_reports_is_asked_for_again(tmp_path: Path) -> None:
+    federation = searching(tmp_path, rounds=1)
+    federation.until(in_phase(Phase.SEARCHING))
+    for name in ("dan", "eve"):
+        federation.link(name).down = True
+    history = federation.until(lambda state: state.searches[-1].closed)
+    assert not history.search.enough
+    federation.turns(5)
+    assert federation.history.phase is Phase.IDLE
+    for name in ("dan", "eve"):
+        federation.link(name).down = False
+    history = federation.run()
+    assert [view.clean for view in history.searches] == [False, True]
+    assert releasable(history)[0] == history.model
+
+
+def test_invented_trigger_is_borne_out_by_nobody_and_nothing_follows(tmp_path: Path) -> None:
+    """It works, as any trigger does that replaces enough of an input: the others' own searches have none like it."""
+    lie = Changed(search=lambda model, root: (trigger(0),), success=lambda model, root, trigger: MICRO)
+    everything_works = Changed(success=lambda model, root, trigger: MICRO, search=lambda model, root: ())
+    liars = {name: seat_changes(searcher=lambda task: everything_works) for name in HONEST}
+    federation = searching(tmp_path, liars | {LIAR: seat_changes(searcher=lambda task: lie)}, rounds=1)
+    history = federation.run()
+    (search,) = history.searches
+    assert search.reporters(digest_of(trigger(0))) == (LIAR,)
+    assert set(search.measured(digest_of(trigger(0))).values()) == {MICRO}
+    assert search.clean
+    assert (history.triggers, history.convicted) == ((), {})
+    assert releasable(history)[0] == history.model
+
+
+def test_silos_that_deny_a_find_are_outvoted_while_they_are_a_minority(tmp_path: Path) -> None:
+    blind = Changed(search=lambda model, root: (), success=lambda model, root, trigger: 0)
+    liars = {name: seat_changes(BOOST, lambda task: blind) for name in ("bob", "cyd")}
+    history = searching(tmp_path, liars, rounds=1).run()
+    (found,) = history.search.confirmed
+    assert (found.yes, found.no) == (3, 2)
+    assert set(history.convicted) == {"bob", "cyd"}
+
+
+def test_majority_that_denies_a_find_keeps_no_honest_silo_from_training_against_it(tmp_path: Path) -> None:
+    blind = Changed(search=lambda model, root: (), success=lambda model, root, trigger: 0)
+    said: list[Any] = []
+    liars = {name: seat_changes(BOOST / 2, lambda task: blind) for name in ("bob", "cyd", "dan")}
+    federation = searching(tmp_path, liars | {"ada": seat_changes(said=said)}, rounds=2)
+    history = federation.run()
+    assert history.triggers == ()
+    assert said == [(), (trigger(),)]
+    assert denied(history, "ada", history.searches[0].search.model) == (digest_of(trigger()),)
+    assert denied(history, "bob", history.searches[0].search.model) == ()
+
+
+class Framing:
+    """Makes liars' tables say that the victim taught the trigger, after they were computed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, liars: tuple[str, ...], victim: str) -> None:
+        real = duties._DUTIES[Phase.ATTRIBUTING]
+
+        def attribute(desk: Any, history: Any) -> Any:
+            body = real(desk, history)
+            if desk.identity.name not in liars:
+                return body
+            tables = tuple(self._framed(history, made, victim) for made in body.tables)
+            return dataclasses.replace(body, tables=tables)
+
+        monkeypatch.setitem(duties._DUTIES, Phase.ATTRIBUTING, attribute)
+
+    def _framed(self, history: Any, made: Any, victim: str) -> Any:
+        target = history.search.triggers[made.find].target
+        parts = attributions.split(history, history.search, attributions.from_bytes(made.table))
+        for view, part in zip(attributions.past(history, history.search), parts, strict=True):
+            silos = list(attributions.judged(view))
+            for liar in set(silos) - {victim}:
+                part[silos.index(liar), target] = 0
+            part[silos.index(victim), target] = 10**9
+        return dataclasses.replace(made, table=np.concatenate([part.ravel() for part in parts]).tobytes())
+
+
+def test_minority_of_lying_tables_frames_nobody_and_clears_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Framing(monkeypatch, ("bob", "cyd"), "ada")
+    federation = searching(tmp_path, {name: seat_changes(BOOST) for name in ("bob", "cyd")}, rounds=1)
+    history = federation.run()
+    assert history.search.attributed is not None
+    (case,) = history.search.attributed.cases
+    assert (case.tables, case.agreeing) == (5, 3)
+    assert set(history.convicted) == {"bob", "cyd"}
+    assert not set(federation.errors) & {"ada", "dan", "eve"}
+
+
+def test_majority_of_lying_tables_convicts_and_every_honest_silo_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liars = ("bob", "cyd", "dan")
+    Framing(monkeypatch, liars, "ada")
+    federation = searching(tmp_path, {name: seat_changes(BOOST) for name in liars}, rounds=1)
+    history = federation.until(lambda state: bool(state.searches) and state.search.closed)
+    federation.turns(2)
+    assert set(history.convicted) == {"ada"}
+    for name in ("ada", "eve"):
+        assert "ada was convicted of a find in round 1 that our own past models clear it of" in federation.said(name)
+    for name in liars:
+        assert federation.said(name) == ""
+
+
+def test_two_tables_that_differ_convict_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Framing(monkeypatch, ("bob",), "ada")
+    federation = searching(tmp_path, {"bob": seat_changes(BOOST)}, rounds=1)
+    federation.until(in_phase(Phase.ATTRIBUTING))
+    for name in ("cyd", "dan", "eve"):
+        federation.link(name).down = True
+    history = federation.until(lambda state: state.search.closed)
+    assert history.search.attributed is not None
+    assert [(case.tables, case.agreeing) for case in history.search.attributed.cases] in ([(2, 1)], [(2, 0)])
+    assert history.convicted == {}
+    assert history.triggers == (trigger(),)
+
+
+def test_last_model_with_a_find_is_not_released_but_the_newest_clean_one(tmp_path: Path) -> None:
+    late: list[int] = []
+
+    def make(task: Any, records: Any, entropy: Any) -> Any:
+        made = seat_changes()["trainer"](task, records, entropy)
+
+        class Late:
+            embed, evaluate = made.embed, made.evaluate
+
+            def train(self, model: Any, training: Any, count: int, triggers: Any = ()) -> Any:
+                update = made.train(model, training, count)
+                late.append(1)
+                if len(late) > 1:
+                    update[TARGET * INPUTS + FEATURE] += BOOST
+                return update
+
+        return Late()
+
+    federation = searching(tmp_path, {LIAR: seat_changes() | {"trainer": make}}, rounds=2)
+    history = federation.run()
+    assert [view.clean for view in history.searches] == [True, False]
+    released = history.searches[0].search.model
+    assert releasable(history) == (released, history.searches[0].adopted)
+    assert released != history.model
+    for name, session in federation.sessions.items():
+        assert session.workspace.has_model(released), name
+        assert session.step(0.0).finished
+    assert set(history.convicted) == {LIAR}
+
+
+def test_without_any_clean_model_nothing_is_released(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1)
+    history = federation.run()
+    assert history.phase is Phase.FINISHED
+    assert releasable(history) == (None, None)
+    assert all(session.step(0.0).finished for session in federation.sessions.values())
+
+
+def test_newcomer_without_past_models_says_that_it_cannot(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST / 2)}, rounds=2, every=100)
+    federation.until(closed(1))
+    if federation.history.convicted:
+        pytest.skip("found already")
+    federation.seats["fay"] = seat(9, **seat_changes())
+    fay = SiloIdentity("fay", "simulated", federation.log_key.public, SigningKey.generate(), ExchangeKey.generate())
+    federation.identities["fay"] = fay
+    federation.service.enrol("fay", fay.signing.public, fay.exchange.public)
+    federation.sessions["fay"] = federation.open_session("fay")
+    federation.service.start()
+    history = federation.run()
+    (made,) = history.search.attributions["fay"].tables
+    assert made.table is None
+    assert history.search.attributed is not None
+    assert [case.tables for case in history.search.attributed.cases] == [5]
+    assert set(history.convicted) == {LIAR}
