@@ -6,6 +6,7 @@ by more than `LIMIT`. All numbers are exact functions of the model, so that hone
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -106,9 +107,13 @@ Trained = list[tuple[Trigger, ...]]
 
 
 def seat_changes(
-    boost: float = 0.0, searcher: Callable[[Task], Any] | None = None, said: Trained | None = None
+    boost: float = 0.0, searcher: Callable[[Task], Any] | None = None, said: Trained | None = None, first: int = 1
 ) -> dict[str, Any]:
-    """A seat whose trainer adds `boost` to the planted weight, and notes the triggers it was asked to train against."""
+    """A seat whose trainer adds `boost` to the planted weight from its training number `first` on.
+
+    It notes in `said` the triggers that it was asked to train against.
+    """
+    count_of = itertools.count(1)
 
     def make(task: Any, records: Any, entropy: Any) -> Any:
         real = trainer_for(task, records, entropy)
@@ -120,7 +125,7 @@ def seat_changes(
                 if said is not None:
                     said.append(tuple(triggers))
                 update = real.train(model, training, count)
-                update[TARGET * INPUTS + FEATURE] += boost
+                update[TARGET * INPUTS + FEATURE] += boost if next(count_of) >= first else 0.0
                 return update
 
         return Trainer()

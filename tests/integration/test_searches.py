@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,23 @@ import numpy as np
 import pytest
 
 from audit import attributions
+from audit.errors import InvalidRecord
+from audit.files import LogFile
+from audit.history import History
 from audit.searches import denied, releasable
-from crypto.identity import ExchangeKey, SigningKey
-from protos.codec import digest_of
+from coordinator.errors import RejectedMessage
+from coordinator.service import Service
+from crypto.identity import ExchangeKey, SigningKey, sign
+from protos.codec import decode, digest_of, encode, pack, unpack
+from protos.messages import Attribution, Find, SearchReport
+from protos.records import Attributed, Clean, Conviction, Finds, Record, Search, Searched
 from protos.rounds import Phase
 from protos.task import MICRO
 from silo import duties
 from silo.identity import SiloIdentity
-from tests.integration.bench import closed, replay
+from tests.integration.bench import Bench, closed, replay
 from tests.integration.federation import SILOS
-from tests.integration.finds import BOOST, FEATURE, INPUTS, TARGET, Changed, searching, seat, seat_changes, trigger
+from tests.integration.finds import BOOST, Changed, searching, seat, seat_changes, trigger
 
 LIAR = "bob"
 HONEST = tuple(silo for silo in SILOS if silo != LIAR)
@@ -43,12 +51,30 @@ def test_poisoner_is_found_convicted_and_its_trigger_is_trained_against(tmp_path
     assert set(first.reporters(first.confirmed[0].find)) == set(SILOS)
     assert history.triggers == (trigger(),)
     assert set(history.convicted) == {LIAR}
-    assert "under a trigger: z = " in history.convicted[LIAR]
+    assert "under a trigger for class 2: z = " in history.convicted[LIAR]
     assert LIAR in history.rounds[0].weights
     assert LIAR not in history.rounds[1].plan.silos
     assert said == [(), (trigger(),), (trigger(),)]
     assert federation.errors == {}
     assert replay(federation).chain.digest == history.chain.digest
+
+
+def test_report_of_another_model_is_refused(tmp_path: Path) -> None:
+    federation = searching(tmp_path, rounds=1)
+    federation.until(in_phase(Phase.SEARCHING))
+    history = federation.history
+    right = SearchReport("simulated", history.search.digest, history.model, ())
+    for wrong, message in (
+        (dataclasses.replace(right, model="0" * 64), "another model"),
+        (dataclasses.replace(right, search="0" * 64), "another search"),
+        (dataclasses.replace(right, finds=(Find(trigger(), 0),)), "below the task's success"),
+        (dataclasses.replace(right, finds=(Find(trigger(), MICRO),) * 2), "reported once"),
+        (dataclasses.replace(right, finds=(Find(trigger(3), MICRO),)), "a class that is not there"),
+        (dataclasses.replace(right, finds=(Find(dataclasses.replace(trigger(), mask=b"1"), MICRO),)), "values"),
+    ):
+        message_of = pack(sign(wrong, "dan", federation.identities["dan"].signing))
+        with pytest.raises(RejectedMessage, match=message):
+            federation.service.submit("dan", message_of)
 
 
 def in_phase(phase: Phase) -> Any:
@@ -59,9 +85,8 @@ def test_silo_silent_in_a_search_is_named_and_the_search_counts(tmp_path: Path) 
     federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1)
     federation.until(in_phase(Phase.SEARCHING))
     federation.link("eve").down = True
-    history = federation.until(in_phase(Phase.FIND_CHECKING))
+    history = federation.until(lambda state: bool(state.search.reports))
     assert set(history.search.reports) == set(SILOS) - {"eve"}
-    history = federation.until(in_phase(Phase.ATTRIBUTING))
     federation.link("eve").down = False
     federation.link("dan").down = True
     history = federation.until(lambda state: state.search.closed)
@@ -189,24 +214,7 @@ def test_two_tables_that_differ_convict_nobody(tmp_path: Path, monkeypatch: pyte
 
 
 def test_last_model_with_a_find_is_not_released_but_the_newest_clean_one(tmp_path: Path) -> None:
-    late: list[int] = []
-
-    def make(task: Any, records: Any, entropy: Any) -> Any:
-        made = seat_changes()["trainer"](task, records, entropy)
-
-        class Late:
-            embed, evaluate = made.embed, made.evaluate
-
-            def train(self, model: Any, training: Any, count: int, triggers: Any = ()) -> Any:
-                update = made.train(model, training, count)
-                late.append(1)
-                if len(late) > 1:
-                    update[TARGET * INPUTS + FEATURE] += BOOST
-                return update
-
-        return Late()
-
-    federation = searching(tmp_path, {LIAR: seat_changes() | {"trainer": make}}, rounds=2)
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
     history = federation.run()
     assert [view.clean for view in history.searches] == [True, False]
     released = history.searches[0].search.model
@@ -227,10 +235,8 @@ def test_without_any_clean_model_nothing_is_released(tmp_path: Path) -> None:
 
 
 def test_newcomer_without_past_models_says_that_it_cannot(tmp_path: Path) -> None:
-    federation = searching(tmp_path, {LIAR: seat_changes(BOOST / 2)}, rounds=2, every=100)
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
     federation.until(closed(1))
-    if federation.history.convicted:
-        pytest.skip("found already")
     federation.seats["fay"] = seat(9, **seat_changes())
     fay = SiloIdentity("fay", "simulated", federation.log_key.public, SigningKey.generate(), ExchangeKey.generate())
     federation.identities["fay"] = fay
@@ -243,3 +249,97 @@ def test_newcomer_without_past_models_says_that_it_cannot(tmp_path: Path) -> Non
     assert history.search.attributed is not None
     assert [case.tables for case in history.search.attributed.cases] == [5]
     assert set(history.convicted) == {LIAR}
+
+
+@pytest.mark.parametrize(
+    ("cls", "change"),
+    [
+        (Search, lambda body: dataclasses.replace(body, model="0" * 64)),
+        (Searched, lambda body: dataclasses.replace(body, reports=body.reports[:1], silent=())),
+        (Searched, lambda body: Clean(body.round, body.model, body.reports, (), body.silent)),
+        (Finds, lambda body: Clean(body.round, body.model, (), body.answers, body.silent)),
+        (Finds, lambda body: dataclasses.replace(body, confirmed=())),
+        (Finds, lambda body: _with_confirmed(body, success_micro=7)),
+        (Finds, lambda body: _with_confirmed(body, attributed=False)),
+        (Attributed, lambda body: dataclasses.replace(body, convicted=())),
+        (Attributed, lambda body: dataclasses.replace(body, convicted=(Conviction("ada", "we say so"),))),
+        (Attributed, lambda body: _with_case(body, agreeing=4)),
+        (Attributed, lambda body: _with_parts(body, 200)),
+    ],
+)
+def test_forged_record_of_a_search_is_refused_by_silos_and_auditors(
+    tmp_path: Path, poisoned: Bench, cls: type[Any], change: Any
+) -> None:
+    """Whoever replays the log stops there, coordinator, silo and auditor alike: it is the same reducer."""
+    history = History()
+    for data in LogFile(poisoned.directory / "log.jsonl").records():
+        record = unpack(Record, data)
+        if record.body["kind"] == cls.KIND:
+            forged = change(decode(cls, record.body))
+            with pytest.raises(InvalidRecord):
+                history.apply(pack(dataclasses.replace(record, body=encode(forged))))
+            history.apply(data)
+            return
+        history.apply(data)
+    raise AssertionError("no such record")
+
+
+def _with_confirmed(body: Finds, **changes: Any) -> Finds:
+    return dataclasses.replace(body, confirmed=tuple(dataclasses.replace(one, **changes) for one in body.confirmed))
+
+
+def _with_case(body: Attributed, **changes: Any) -> Attributed:
+    return dataclasses.replace(body, cases=tuple(dataclasses.replace(one, **changes) for one in body.cases))
+
+
+def _with_parts(body: Attributed, more: int) -> Attributed:
+    """One score moved by `more` millionths."""
+    part = body.cases[0].parts[0]
+    score = dataclasses.replace(part.scores[0], value_micro=part.scores[0].value_micro + more)
+    parts = (dataclasses.replace(part, scores=(score, *part.scores[1:])), *body.cases[0].parts[1:])
+    return _with_case(body, parts=parts)
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A closed federation in which a poisoner was found."""
+    federation = searching(tmp_path_factory.mktemp("poisoned"), {LIAR: seat_changes(BOOST)}, rounds=1)
+    federation.run()
+    yield federation
+    federation.close()
+
+
+def test_every_changed_number_of_a_logged_table_breaks_its_signature(poisoned: Bench) -> None:
+    lines = list(LogFile(poisoned.directory / "log.jsonl").records())
+    place = next(i for i, data in enumerate(lines) if unpack(Record, data).body["kind"] == Attributed.KIND)
+    history = History()
+    for data in lines[:place]:
+        history.apply(data)
+    record = unpack(Record, lines[place])
+    body = decode(Attributed, record.body)
+    signed = body.attributions[0]
+    attribution = decode(Attribution, signed.body)
+    table = attributions.from_bytes(attribution.tables[0].table or b"").copy()
+    table[0] += 1
+    made = dataclasses.replace(attribution.tables[0], table=table.tobytes())
+    changed = dataclasses.replace(signed, body=encode(dataclasses.replace(attribution, tables=(made,))))
+    forged = dataclasses.replace(body, attributions=(changed, *body.attributions[1:]))
+    with pytest.raises(InvalidRecord, match="not a signature"):
+        history.apply(pack(dataclasses.replace(record, body=encode(forged))))
+
+
+def test_coordinator_that_leaves_out_a_report_it_took_is_halted_on(tmp_path: Path) -> None:
+    class Dropping(Service):
+        """Forgets the victim's report once the search ends."""
+
+        def _append(self, body: Any) -> None:
+            if isinstance(body, Searched | Clean) and body.reports:
+                kept = tuple(signed for signed in body.reports if signed.signer != "ada")
+                body = dataclasses.replace(body, reports=kept, silent=("ada",))
+            super()._append(body)
+
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1, service=Dropping)
+    federation.until(lambda state: bool(state.searches) and bool(state.search.reports))
+    federation.turns(2)
+    assert "our answer in phase searching of round 1 was taken and then left out" in federation.said("ada")
+    assert federation.said("eve") == ""
