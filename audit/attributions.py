@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from audit import replay, searches
 from audit.errors import InvalidRecord
-from audit.standin import Attribution as Judged
-from audit.standin import Past, attribute, guilty
+from defenses.attribution import Attribution as Judged
+from defenses.attribution import Projected, attribute, guilty
 from defenses.decide import scores_differ
 from defenses.evidence import Exhibit
 from protos.codec import decode
@@ -96,7 +96,7 @@ def judge(history: History, search: SearchView, find: str, table: Table) -> tupl
     """What one table says of each silo, sorted by silo."""
     views = past(history, search)
     rounds = [
-        Past(
+        Projected(
             view.plan.round,
             replay.setting_of(history, view),
             exhibits(history, view),

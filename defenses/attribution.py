@@ -99,6 +99,20 @@ class Past:
     inoculated: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """As `Past`, with the projections c in model units (float64[n, classes]) in place of the directions.
+
+    Projections are what a log holds: they are as many as silos times classes, and no model is needed from here on.
+    """
+
+    number: int
+    setting: Setting
+    exhibits: Sequence[Exhibit]
+    projections: Floats
+    inoculated: bool
+
+
 @dataclass(frozen=True)
 class Attribution:
     """What the rounds say of one silo.
@@ -128,7 +142,7 @@ def sketched(directions: Floats, packing: Packing, signs: NDArray[np.int8]) -> D
     return Directions(folds, outputs)
 
 
-def attribute(rounds: Sequence[Past], target: int) -> tuple[Attribution, ...]:
+def attribute(rounds: Sequence[Past | Projected], target: int) -> tuple[Attribution, ...]:
     """Judge every silo that opened in one of the rounds, sorted by silo.
 
     Args:
@@ -138,7 +152,7 @@ def attribute(rounds: Sequence[Past], target: int) -> tuple[Attribution, ...]:
     Raises:
         MalformedExhibit: an exhibit or a direction does not fit its round.
     """
-    seen = {past.number: _projected(past) for past in rounds}
+    seen = {one.number: _seen(one if isinstance(one, Projected) else project(one)) for one in rounds}
     parts = [
         (BEFORE, _Table.of([seen[past.number] for past in rounds if not past.inoculated]), True),
         (AFTER, _Table.of([seen[past.number] for past in rounds if past.inoculated]), False),
@@ -188,7 +202,12 @@ class _Table:
         return cls(tuple(silos), sums / np.sqrt(counts)[:, None], variances / counts)
 
 
-def _projected(past: Past) -> _Seen:
+def project(past: Past) -> Projected:
+    """The projections of a round's exhibits on the directions.
+
+    Raises:
+        MalformedExhibit: an exhibit or a direction does not fit its round.
+    """
     setting, folds = past.setting, past.directions.folds.astype(np.float64)
     output = past.directions.output.astype(np.float64)
     if folds.shape[1:] != (setting.folds, setting.width) or output.shape[1:] != (setting.output_size,):
@@ -199,8 +218,12 @@ def _projected(past: Past) -> _Seen:
     products += setting.chunks * _stack([one.output for one in past.exhibits]) @ output.T
     lengths = np.sqrt(_squares(setting, folds) + setting.chunks**2 * (output**2).sum(axis=1))
     units = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    variances = np.array([_variance(setting, one) for one in past.exhibits])
-    return _Seen(tuple(one.silo for one in past.exhibits), units * setting.step, variances)
+    return Projected(past.number, setting, past.exhibits, units * setting.step, past.inoculated)
+
+
+def _seen(past: Projected) -> _Seen:
+    variances = np.array([_variance(past.setting, one) for one in past.exhibits])
+    return _Seen(tuple(one.silo for one in past.exhibits), past.projections, variances)
 
 
 def _squares(setting: Setting, folds: Floats) -> Floats:

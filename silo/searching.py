@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit import attributions, replay, searches
 from audit.history import History, RoundView
-from audit.standin import project, sketched
+from defenses.attribution import Past, project, sketched
 from protos.codec import digest_of
 from protos.messages import MAX_FINDS, Attribution, Find, FindAnswer, FindAnswers, Projections, SearchReport
 from protos.search import Trigger
@@ -24,6 +23,7 @@ from protos.task import Task
 from silo import rootset
 from silo.desk import Desk, SitOut
 from silo.searcher import Root, Searcher
+from silo.trainer import searcher_for
 
 Floats = NDArray[np.float64]
 Model = NDArray[np.float32]
@@ -61,25 +61,17 @@ def attribute(desk: Desk, history: History) -> Attribution:
 
 def train(desk: Desk, history: History, model: Model) -> Floats:
     """The open round's update, inoculated against the triggers that we know of."""
-    arguments = model, history.round.plan.training, history.counts[desk.identity.name].total
-    triggers = searches.triggers_for(history, desk.identity.name)
-    if not triggers:
-        return desk.trainer.train(*arguments)
-    update: Floats = cast(Any, desk.trainer).train(*arguments, triggers)
-    return update
+    name = desk.identity.name
+    arguments = model, history.round.plan.training, history.counts[name].total
+    triggers = searches.triggers_for(history, name)
+    return desk.trainer.train(*arguments, triggers) if triggers else desk.trainer.train(*arguments)
 
 
 def searcher_of(task: Task, make: Callable[[Task], Searcher] | None = None) -> Callable[[], Searcher] | None:
     """What a desk searches with, made on first use; None for a task without search. `make` replaces the task's own."""
     if task.search is None:
         return None
-    return cache(lambda: (make or _own_searcher)(task))
-
-
-def _own_searcher(task: Task) -> Searcher:
-    from silo import trainer
-
-    return cast(Searcher, cast(Any, trainer).searcher_for(task))
+    return cache(lambda: (make or searcher_for)(task))
 
 
 def kept_models(history: History) -> set[str]:
@@ -112,7 +104,8 @@ def _projections(history: History, view: RoundView, directions: Floats) -> Float
     """Projections of what a past round's silos showed, in quantisation steps: float64[judged silos, classes]."""
     setting = replay.setting_of(history, view)
     folded = sketched(directions, history.packing, setting.signs)
-    return project(setting, attributions.exhibits(history, view), folded) / setting.step
+    shown = attributions.exhibits(history, view)
+    return project(Past(view.plan.round, setting, shown, folded, inoculated=False)).projections / setting.step
 
 
 def _searcher(desk: Desk) -> Searcher:
