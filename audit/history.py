@@ -293,12 +293,14 @@ def _search(history: History, body: Search, record: Record, digest: str) -> None
 def _searched(history: History, body: Searched, record: Record, digest: str) -> None:
     view = history.search
     view.reports = {signed.signer: decode(SearchReport, signed.body) for signed in body.reports}
-    view.searched_digest = digest
+    view.searched_digest, view.silent = digest, body.silent
 
 
 def _clean(history: History, body: Clean, record: Record, digest: str) -> None:
     view = history.search
-    view.reports |= {signed.signer: decode(SearchReport, signed.body) for signed in body.reports}
+    if history.phase is Phase.SEARCHING:
+        view.reports = {signed.signer: decode(SearchReport, signed.body) for signed in body.reports}
+        view.silent = body.silent
     view.answers = {signed.signer: decode(FindAnswers, signed.body) for signed in body.answers}
     view.closed = True
 

@@ -46,6 +46,7 @@ class SearchView:
     adopted: int
     quorum: int
     reports: dict[str, SearchReport] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
     searched_digest: str = ""
     answers: dict[str, FindAnswers] = field(default_factory=dict)
     confirmed: tuple[Confirmed, ...] = ()
