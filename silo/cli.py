@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--sent", action="store_true", help="list everything that left the building")
     export = _add(commands, "export", _export, "write the trained model")
     export.add_argument("--out", type=Path, required=True, metavar="MODEL.npz")
+    export.add_argument(
+        "--unsearched", action="store_true", help="write the current model even where a search found a trigger in it"
+    )
     _add(commands, "resume", _resume, "go on after a halt, once you have compared logs with the other silos")
     _add_task(commands)
     return parser
@@ -240,7 +243,7 @@ def _sent_line(entry: dict[str, Any]) -> str:
 def _export(options: argparse.Namespace) -> None:
     from silo.overview import export
 
-    facts = export(options.directory, options.out)
+    facts = export(options.directory, options.out, options.unsearched)
     note = "" if facts["finished"] else f" Training is not done: this is the model of round {facts['round']}."
     _print(options, facts, f"Wrote {facts['path']} (model {facts['model'][:16]}).{note}")
 

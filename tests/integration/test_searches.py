@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit import attributions
-from audit.errors import InvalidRecord
+from audit import attributions, display, show
+from audit.certificate import certify, check_certificate
+from audit.errors import InvalidCertificate, InvalidRecord
 from audit.files import LogFile
 from audit.history import History
+from audit.report import render
 from audit.searches import denied, releasable
 from coordinator.errors import RejectedMessage
 from coordinator.service import Service
@@ -25,6 +27,8 @@ from protos.rounds import Phase
 from protos.task import MICRO
 from silo import duties
 from silo.identity import SiloIdentity
+from silo.link import BadSiloDirectory
+from silo.overview import _releasable
 from tests.integration.bench import Bench, closed, replay
 from tests.integration.federation import SILOS
 from tests.integration.finds import BOOST, Changed, searching, seat, seat_changes, trigger
@@ -144,6 +148,9 @@ def test_majority_that_denies_a_find_keeps_no_honest_silo_from_training_against_
     assert said == [(), (trigger(),)]
     assert denied(history, "ada", history.searches[0].search.model) == (digest_of(trigger()),)
     assert denied(history, "bob", history.searches[0].search.model) == ()
+    with pytest.raises(BadSiloDirectory, match="own search found a trigger in .* that most silos deny"):
+        _releasable(history, "ada")
+    assert _releasable(history, "bob") == history.model
 
 
 class Framing:
@@ -343,3 +350,47 @@ def test_coordinator_that_leaves_out_a_report_it_took_is_halted_on(tmp_path: Pat
     federation.turns(2)
     assert "our answer in phase searching of round 1 was taken and then left out" in federation.said("ada")
     assert federation.said("eve") == ""
+
+
+def test_appeal_shows_trigger_every_rounds_share_and_what_honest_silos_show(
+    poisoned: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = show.round_of(LogFile(poisoned.directory / "log.jsonl"), 1)
+    display.round_of(facts)
+    text = capsys.readouterr().out
+    assert "inputs of every other class are taken for class 2 under a mask of 1.0 of 300" in text
+    assert "success 100%; borne out by 5, not by 0" in text
+    assert "5 of 5 tables agree" in text
+    assert "██" in text
+    (search,) = facts["searches"]
+    parts = {part["silo"]: part for part in search["finds"][0]["parts"]}
+    shares = {silo: part["contributions"][0]["sigma_micro"] for silo, part in parts.items()}
+    assert [silo for silo, part in parts.items() if part["convicted"]] == [LIAR]
+    assert shares[LIAR] > 8 * MICRO
+    assert all(abs(share) < 4 * MICRO for silo, share in shares.items() if silo != LIAR)
+    assert {row["silo"]: row["state"] for row in facts["silos"]}[LIAR] == "convicted"
+    honest = sorted(share / MICRO for silo, share in shares.items() if silo != LIAR)
+    assert f"({honest[0]:.1f} to {honest[-1]:.1f})" in text
+
+
+def test_certificate_and_report_of_a_federation_with_a_find(poisoned: Bench) -> None:
+    history = replay(poisoned)
+    head = LogFile(poisoned.directory / "log.jsonl").head()
+    assert head is not None
+    certificate = certify(history, head)
+    assert certificate.met
+    assert certificate.released is None
+    (clause,) = [clause for clause in certificate.clauses if clause.name == "search"]
+    assert clause.detail == "1 searches, 1 finds; no model was released, because none was searched without a find"
+    check_certificate(pack(certificate), history)
+    with pytest.raises(InvalidCertificate, match="no model was released"):
+        check_certificate(pack(certificate), history, b"")
+    page = render(certificate)
+    assert page.count('aria-label="inputs of every other class are taken for class 2') == 1
+    assert f"<b>{LIAR} (convicted)</b>" in page
+    assert "the others: median (range)" in page
+
+
+def test_model_without_a_clean_search_is_not_exported(poisoned: Bench) -> None:
+    with pytest.raises(BadSiloDirectory, match="no model may be released: every search found a trigger"):
+        _releasable(poisoned.history, "ada")
