@@ -128,8 +128,8 @@ def _search(history: History, rounds: Rounds) -> tuple[str, str]:
         return "", f"{said}; nothing is released yet"
     released = searches.releasable(history)[0]
     if released is None:
-        return "", f"{said}; no model was released, because none was searched without a find"
-    clean = [view for view in views if view.search.model == released and not view.confirmed]
+        return "", f"{said}; no model was released, because every searched one has an unanswered find"
+    clean = [view for view in views if view.search.model == released and not searches.blocking(history, view)]
     if not any(len(view.reports) >= view.quorum for view in clean):
         return f"the released model {released[:16]} was not searched without a find", ""
     return "", f"{said}; the released model is that of round {clean[-1].search.round}"
@@ -169,5 +169,5 @@ _CLAUSES: tuple[tuple[str, str, Callable[[History, Rounds], tuple[str, str]]], .
     ("receipts", "No silo's receipt claims less epsilon than its charges on record give.", _receipts),
     ("exclusions", _EXCLUSIONS, _exclusions),
     ("adoption", "Every adopted model was signed by more than half of the round's silos.", _adoption),
-    ("search", "A model is released only if silos searched that very model and confirmed no trigger in it.", _search),
+    ("search", "A model is released only if silos searched that very model and left no find unanswered.", _search),
 )

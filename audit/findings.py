@@ -57,11 +57,13 @@ class FindFacts:
 
 @dataclass(frozen=True)
 class SearchFacts:
-    """One search: `clean` (a quorum reported and nothing was confirmed), `finds`, `few` reports, or still `open`."""
+    """One search: `clean` (a quorum reported, nothing was confirmed), `answered` (nothing that forbids a release),
+    `finds` (something that does), `few` reports, or still `open`.
+    """
 
     round: Positive
     model: Digest
-    result: Annotated[str, Matching("clean|finds|few|open")]
+    result: Annotated[str, Matching("clean|answered|finds|few|open")]
     reports: Natural
     silent: tuple[Name, ...]
     unconfirmed: Natural
@@ -114,10 +116,12 @@ def _search(history: History, view: SearchView) -> SearchFacts:
     confirmed = {one.find for one in view.confirmed}
     if not view.closed:
         result = "open"
-    elif view.confirmed:
+    elif view.blocking:
         result = "finds"
+    elif not view.enough:
+        result = "few"
     else:
-        result = "clean" if view.enough else "few"
+        result = "answered" if view.confirmed else "clean"
     return SearchFacts(
         round=view.search.round,
         model=view.search.model,

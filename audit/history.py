@@ -315,6 +315,7 @@ def _attributed(history: History, body: Attributed, record: Record, digest: str)
     view = history.search
     view.attributions = {signed.signer: decode(Attribution, signed.body) for signed in body.attributions}
     view.attributed, view.closed = body, True
+    view.blocking = searches.blocking(history, view)
     _convict(history, body)
 
 

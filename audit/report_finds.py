@@ -34,6 +34,8 @@ def searches(certificate: Certificate) -> str:
 
 def _row(facts: SearchFacts) -> str:
     said = {"clean": "nothing confirmed", "few": "too few reports", "open": "under way"}
+    if facts.result == "answered":
+        said["answered"] = f"{len(facts.finds)} confirmed, trained against already"
     result = said.get(facts.result, f"{len(facts.finds)} confirmed")
     more = f", {facts.unconfirmed} not" if facts.unconfirmed else ""
     cells = (str(facts.round), facts.model[:16], result + more, str(facts.reports), ", ".join(facts.silent))

@@ -9,6 +9,9 @@ silo *bears out* a find where its own measurement reaches the task's success and
 anybody else's, has a find of the same target and source that is not much smaller. A find is confirmed if at least two
 silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
 silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
+
+A confirmed trigger forbids the release of the model. So does a flip, unless it is trained against already and nobody is
+convicted for it: models confuse some classes by nature, anybody sees it in their accuracy, and training is the answer.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ class SearchView:
     finds_digest: str = ""
     attributions: dict[str, Attribution] = field(default_factory=dict)
     attributed: Attributed | None = None
+    blocking: tuple[str, ...] = ()
     closed: bool = False
 
     @property
@@ -82,8 +86,8 @@ class SearchView:
 
     @property
     def clean(self) -> bool:
-        """Whether the search is over, was made by enough silos and confirmed nothing."""
-        return self.closed and self.enough and not self.confirmed
+        """Whether the search is over, was made by enough silos and left nothing that forbids a release."""
+        return self.closed and self.enough and not self.blocking
 
 
 def rule_of(history: History) -> SearchRule | None:
@@ -145,6 +149,18 @@ def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
     return tuple(trigger for _, trigger in sorted(_believed(history, silo).items()))
 
 
+def blocking(history: History, view: SearchView) -> tuple[str, ...]:
+    """Digests of the confirmed finds that forbid the release of the searched model, sorted; once it is attributed."""
+    cases = view.attributed.cases if view.attributed else ()
+    taught = {case.find for case in cases if any(part.convicted for part in case.parts)}
+    found = [(one.find, view.triggers[one.find]) for one in view.confirmed]
+    return tuple(
+        find
+        for find, trigger in found
+        if not trigger.flip or find in taught or not inoculated(history, trigger, view.search.round)
+    )
+
+
 def inoculated(history: History, trigger: Trigger, number: int) -> bool:
     """Whether silos trained against nearly this trigger in round `number`: an earlier search confirmed it."""
     return any(
@@ -156,14 +172,14 @@ def inoculated(history: History, trigger: Trigger, number: int) -> bool:
 
 
 def denied(history: History, silo: str, model: str) -> tuple[str, ...]:
-    """Finds in `model` that `silo` measured to work itself and that no search of it confirmed."""
+    """Triggers, flips aside, in `model` that `silo` bears out and that no search of it confirmed."""
     return tuple(
         find
         for view in history.searches
         if view.search.model == model and view.closed
         for find in sorted(set(view.triggers) - {one.find for one in view.confirmed})
         for own in (view.measured(find).get(silo),)
-        if own is not None and bears_out(history, view, silo, find, own)
+        if not view.triggers[find].flip and own is not None and bears_out(history, view, silo, find, own)
     )
 
 

@@ -68,7 +68,7 @@ class Changed(ToySearcher):
 
 
 def _feature(trigger: Trigger) -> int:
-    return int(np.flatnonzero(np.frombuffer(trigger.mask, dtype=np.uint8))[0])
+    return 0 if trigger.flip else int(np.flatnonzero(np.frombuffer(trigger.mask, dtype=np.uint8))[0])
 
 
 def _column(model: NDArray[np.float32], trigger: Trigger) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from audit import attributions, display, show
 from audit.certificate import certify, check_certificate
 from audit.errors import InvalidCertificate, InvalidRecord
 from audit.files import LogFile
+from audit.findings import search_facts
 from audit.history import History
 from audit.report import render
 from audit.searches import denied, releasable
@@ -24,6 +25,7 @@ from protos.codec import decode, digest_of, encode, pack, unpack
 from protos.messages import Attribution, Find, SearchReport
 from protos.records import Attributed, Clean, Conviction, Finds, Record, Search, Searched
 from protos.rounds import Phase
+from protos.search import Trigger
 from protos.task import MICRO
 from silo import duties
 from silo.identity import SiloIdentity
@@ -148,7 +150,7 @@ def test_majority_that_denies_a_find_keeps_no_honest_silo_from_training_against_
     assert said == [(), (trigger(),)]
     assert denied(history, "ada", history.searches[0].search.model) == (digest_of(trigger()),)
     assert denied(history, "bob", history.searches[0].search.model) == ()
-    with pytest.raises(BadSiloDirectory, match="own search found a trigger in .* that most silos deny"):
+    with pytest.raises(BadSiloDirectory, match="that most silos deny"):
         _releasable(history, "ada")
     assert _releasable(history, "bob") == history.model
 
@@ -381,7 +383,9 @@ def test_certificate_and_report_of_a_federation_with_a_find(poisoned: Bench) -> 
     assert certificate.met
     assert certificate.released is None
     (clause,) = [clause for clause in certificate.clauses if clause.name == "search"]
-    assert clause.detail == "1 searches, 1 finds; no model was released, because none was searched without a find"
+    assert (
+        clause.detail == "1 searches, 1 finds; no model was released, because every searched one has an unanswered find"
+    )
     check_certificate(pack(certificate), history)
     with pytest.raises(InvalidCertificate, match="no model was released"):
         check_certificate(pack(certificate), history, b"")
@@ -394,3 +398,17 @@ def test_certificate_and_report_of_a_federation_with_a_find(poisoned: Bench) -> 
 def test_model_without_a_clean_search_is_not_exported(poisoned: Bench) -> None:
     with pytest.raises(BadSiloDirectory, match="no model may be released: every search found a trigger"):
         _releasable(poisoned.history, "ada")
+
+
+def test_flip_that_is_trained_against_already_does_not_forbid_the_release(tmp_path: Path) -> None:
+    """Models confuse classes by nature: the first search that sees it forbids the release, the next one does not."""
+    flip = Trigger(1, 0, b"", b"", 0, MICRO)
+    confused = Changed(search=lambda model, root: (flip,), success=lambda model, root, trigger: MICRO // 2)
+    federation = searching(tmp_path, {name: seat_changes(searcher=lambda task: confused) for name in SILOS}, rounds=2)
+    history = federation.run()
+    assert [bool(view.confirmed) for view in history.searches] == [True, True]
+    assert [view.clean for view in history.searches] == [False, True]
+    assert [facts.result for facts in search_facts(history)] == ["finds", "answered"]
+    assert releasable(history)[0] == history.model
+    assert history.triggers == (flip,)
+    assert history.convicted == {}

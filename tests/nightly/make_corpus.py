@@ -21,7 +21,7 @@ from protos.invitation import Invitation, write_token
 from protos.messages import Adoption, Evaluation, Signed
 from protos.records import Finish, Record, SignedHead, body_class
 from tests.integration.bench import Bench, bench, closed
-from tests.integration.finds import BOOST, seat_changes, searching
+from tests.integration.finds import BOOST, searching, seat_changes
 from tests.integration.liars import false_tag, protecting
 from tests.integration.test_lying_coordinator import FalseSum, doubles_one
 from tests.nightly.fuzz import CORPUS
