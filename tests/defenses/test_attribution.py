@@ -153,9 +153,9 @@ def test_a_push_that_all_silos_share_convicts_nobody_before_inoculation() -> Non
 
 
 def test_a_majority_is_found_after_inoculation_though_it_is_the_median_before() -> None:
-    liars = {silo: 6.0 for silo in list(EQUAL)[:4]}
+    liars = dict.fromkeys(list(EQUAL)[:4], 6.0)
     assert not guilty(attribute(rounds(8, 15, EQUAL, push=liars), TARGET), FDR)
-    later = rounds(8, 15, EQUAL, push=liars | {silo: -2.0 for silo in list(EQUAL)[4:]}, inoculated=True)
+    later = rounds(8, 15, EQUAL, push=liars | dict.fromkeys(list(EQUAL)[4:], -2.0), inoculated=True)
     assert guilty(attribute(later, TARGET), FDR) == set(liars)
 
 
