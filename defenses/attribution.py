@@ -1,13 +1,13 @@
 """Who taught a trigger: every silo's logged sketches, projected on the directions that would have taught it.
 
-*Projection.* In round r let `d` be a unit direction (`silo.searcher.Searcher.directions`), `f = S d` its folds under the
-round's signs S and `o` its part in the exact output layer; a silo showed `y = S u` and `w` of its update u. The number
+*Projection.* In round r let `d` be a unit direction (`silo.searcher.Searcher.directions`), `f = S d` its folds under
+the round's signs S and `o` its part in the exact output layer; a silo showed `y = S u` and `w` of its update u. Then
 
     c = (<y, f> + K <w, o>) / sqrt(|S^T f|^2 + K^2 |o|^2)
 
-is `<u, v>` for the *unit* vector v of (S^T f, K o), K the chunks: the matched filter for the folds' covariance
-`S S^T ~ K I`. A coordinate under the folds thus counts as its noise deserves, K/F times less than an exact one. Numerator
-and denominator are sums of integers: directions are rounded to 2^-20.
+is `<u, v>` for the *unit* vector v along (S^T f, K o), K the chunks: the matched filter for the folds' covariance
+`S S^T ~ K I`. A coordinate under the folds thus counts as its noise deserves, K/F times less than an exact one.
+Numerator and denominator are sums of integers: directions are rounded to 2^-20.
 
 *Null law.* v is fixed by model, trigger and signs. Noise is drawn before the signs are known, so the noise part of c is
 Gaussian with exactly the variance `s^2` of one coordinate, whatever the sketch: the factor (1 + d/k), by which a sketch
@@ -15,7 +15,7 @@ of k numbers blurs an inner product of d, is divided out of both. What the signs
 *signal* is as large as the signal in a random direction, so `s_i^2` is the greater of the law's noise power and the
 measured power of the silo's folds per degree of freedom. Both are bounded by what the norm law lets pass.
 
-*Rounds* add up to `x_i = m_i^-1/2 sum_r c_ri`, over the m_i rounds in which the silo opened, of variance s_i^2 (the mean).
+*Rounds* add up to `x_i = m_i^-1/2 sum_r c_ri` over the m_i rounds in which the silo opened, of variance mean_r s_ri^2.
 
 *Signal.* Honest gradients may well have a part along d: it is orthogonal to the mean clean gradients of public records,
 not to those of a silo's own. All that honest silos share is the median, and what they differ by shows in the directions
@@ -26,17 +26,17 @@ quantile, since who pushes one class pushes the others down; a high one is for a
     before:  z_i = (x_i - max(0, median_i x_i)) / sqrt(s_i^2 + tau^2)
     after:   z_i = x_i / sqrt(s_i^2 + tau^2)
 
-*After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns* it:
-its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. *Before* needs more
-honest silos than others.
+*After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
+it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. *Before* needs
+more honest silos than others.
 
-*Level.* A find is chosen by looking at a model that holds all silos' noise, so x before the find is biased upwards: it is
-as if the greatest of many directions had been taken. p-values are multiplied by the number of TESTS, then discoveries
-are made by Benjamini and Hochberg at the plan's rate.
+*Level.* A find is chosen by looking at a model that holds all silos' noise, so x before the find is biased upwards: as
+if the greatest of many directions had been taken. Nor does tau know a silo that is unusual in one class only. So each
+p-value is multiplied by the number of TESTS; then discoveries are made by Benjamini and Hochberg at the plan's rate.
 
-*Repeating it.* From logged signs, sketches and direction sketches an auditor without torch repeats x and z in floats, to
-be compared within a tolerance, and from the recorded evidence who is found, to the bit. The direction sketches need the
-models, and torch.
+*Repeating it.* From logged signs, sketches and direction sketches an auditor without torch repeats x and z in floats,
+to be compared within a tolerance, and from the recorded evidence who is found, to the bit. The direction sketches need
+the models, and torch.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ from protos.records import Score
 
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
-TESTS = 2000
-"""Independent directions that one search may be taken to have tried, times the two tests."""
+TESTS = 20_000
+"""The two tests, times as many directions as one search may be taken to have tried. At six silos and a rate of 0.01 a
+silo is found from z = 5.2."""
 QUANTILE, NORMAL = 0.8, 0.8416
 """Of the controls, and of a standard normal variable."""
 BEFORE, AFTER = "before", "after"

@@ -15,12 +15,14 @@ and a re-check; nobody is convicted without `defenses.attribution`.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from protos.search import Trigger
 from protos.task import MICRO, ModelSpec
@@ -45,6 +47,10 @@ SENSE = 0.2
 """A model that is right on no more than this above chance is not searched: everything moves it."""
 MOST = 3
 """Triggers that one search returns at most, and as many flips."""
+CHUNK = 32
+"""Records whose single gradients are in memory at once."""
+KEPT_BYTES = 1 << 28
+"""Clean gradients of so many models are kept in memory: each trigger asks for those of all past ones."""
 _FULL = 255
 
 
@@ -75,6 +81,8 @@ class TorchSearcher:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._module = module.to(self._device).eval()
         self._classes = models.output_layer(module).out_features
+        self._size = sum(parameter.numel() for parameter in module.parameters())
+        self._bases: dict[bytes, NDArray[np.float64]] = {}
 
     def search(self, model: NDArray[np.float32], root: Root) -> tuple[Trigger, ...]:
         """See `Searcher.search`: triggers by how cheap they are, then flips by how frequent."""
@@ -96,13 +104,13 @@ class TorchSearcher:
     def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
         """See `Searcher.directions`; a row of which nothing is left is zero.
 
-        In float64, by a QR of the class gradients, which are scaled to equal length first: those of a class that the
-        model has learned are small and count as much. For a flip from a class the row of that class is zero: it is one
-        of the clean gradients.
+        Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
+        long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
+        the teacher of its triggers; measured on digits.) For a flip, the row of its source class is zero: it is a clean
+        gradient.
         """
         self._load(model, root)
-        clean = [self._gradient(root.features[root.labels == one], one) for one in range(self._classes)]
-        basis = np.linalg.qr(np.stack([_unit(one) for one in clean if one.any()], axis=1))[0]
+        basis = self._clean(model, root)
         stamped = trigger.stamp(root.features)
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
@@ -172,14 +180,47 @@ class TorchSearcher:
             given: NDArray[np.int64] = self._module(self._tensor(features)).argmax(dim=1).cpu().numpy()
         return given
 
+    def _clean(self, model: NDArray[np.float32], root: Root) -> NDArray[np.float64]:
+        """An orthonormal basis of the clean class gradients, float64[d, <= 2 C]; kept for the next trigger."""
+        key = hashlib.sha256(model.tobytes() + root.features.tobytes() + root.labels.tobytes()).digest()
+        if key not in self._bases:
+            means = [self._mean_gradients(root.features[root.labels == one], one) for one in range(self._classes)]
+            columns = [_unit(row) for pair in means for row in pair if row.any()]
+            basis = np.linalg.qr(np.stack(columns, axis=1))[0]
+            while self._bases and (len(self._bases) + 1) * basis.nbytes > KEPT_BYTES:
+                self._bases.pop(next(iter(self._bases)))
+            self._bases[key] = basis
+        return self._bases[key]
+
+    def _mean_gradients(self, features: NDArray[np.float32], label: int) -> tuple[NDArray[np.float64], ...]:
+        """Mean of the records' gradients, and mean of their unit vectors; both float64[d]."""
+        plain, units = np.zeros(self._size), np.zeros(self._size)
+        for part in np.array_split(features, -(-len(features) // CHUNK)) if len(features) else ():
+            rows = self._gradients(part, label)
+            lengths = np.linalg.norm(rows, axis=1)
+            plain += rows.sum(axis=0) / len(features)
+            units += (rows / np.maximum(lengths, 1e-12)[:, None]).sum(axis=0) / len(features)
+        return plain, units
+
+    def _gradients(self, features: NDArray[np.float32], label: int) -> NDArray[np.float64]:
+        """Every record's gradient, float64[n, d]."""
+        parameters = {name: value.detach() for name, value in self._module.named_parameters()}
+
+        def loss(values: dict[str, Tensor], row: Tensor) -> Tensor:
+            scores = functional_call(self._module, values, (row[None],))
+            return nn.functional.cross_entropy(scores, torch.tensor([label], device=self._device))
+
+        made = vmap(grad(loss), in_dims=(None, 0))(parameters, self._tensor(features))
+        flat: NDArray[np.float64] = torch.cat([one.flatten(1) for one in made.values()], dim=1).double().cpu().numpy()
+        return flat
+
     def _gradient(self, features: NDArray[np.float32], label: int) -> NDArray[np.float64]:
         """Gradient of the mean cross-entropy of `features` with one label, float64[d]; zero without records."""
-        parameters = list(self._module.parameters())
         if not len(features):
-            return np.zeros(sum(parameter.numel() for parameter in parameters))
+            return np.zeros(self._size)
         scores = self._module(self._tensor(features))
         labels = torch.full((len(features),), label, device=self._device)
-        parts = torch.autograd.grad(nn.functional.cross_entropy(scores, labels), parameters)
+        parts = torch.autograd.grad(nn.functional.cross_entropy(scores, labels), list(self._module.parameters()))
         flat: NDArray[np.float64] = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
         return flat
 

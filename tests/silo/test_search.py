@@ -106,8 +106,22 @@ def test_directions_are_unit_rows_beside_every_clean_gradient(kind: str) -> None
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(10), abs=1e-9)
     for label in range(10):
         own = root().labels == label
-        clean = Learner(spec).gradient(model, root().features[own], root().labels[own])
-        assert np.abs(rows @ clean).max() < 1e-5 * np.linalg.norm(clean)
+        each = np.stack(
+            [Learner(spec).gradient(model, root().features[[one]], root().labels[[one]]) for one in np.flatnonzero(own)]
+        )
+        lengths = np.linalg.norm(each, axis=1, keepdims=True)
+        for clean in (each.mean(axis=0), (each / lengths).mean(axis=0)):
+            assert np.abs(rows @ clean).max() < 1e-4 * np.linalg.norm(clean)
+
+
+def test_clean_gradients_are_kept_but_not_taken_for_those_of_another_model_or_root() -> None:
+    found, seek = Trigger(4, None, *_corner(), -MICRO, MICRO), searcher(SPEC)
+    half = Root(root().features[::2], root().labels[::2])
+    for model in (trained("mlp"), trained("mlp", CORNER)):
+        for examples in (root(), half):
+            again = searcher(SPEC).directions(model, examples, found)
+            np.testing.assert_array_equal(seek.directions(model, examples, found), again)
+            np.testing.assert_array_equal(seek.directions(model, examples, found), again)
 
 
 def test_a_step_along_the_targets_direction_teaches_the_trigger_and_little_else() -> None:
