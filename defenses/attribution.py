@@ -34,9 +34,9 @@ more honest silos than others.
 if the greatest of many directions had been taken. Nor does tau know a silo that is unusual in one class only. So each
 p-value is multiplied by the number of TESTS; then discoveries are made by Benjamini and Hochberg at the plan's rate.
 
-*Repeating it.* From logged signs, sketches and direction sketches an auditor without torch repeats x and z in floats,
-to be compared within a tolerance, and from the recorded evidence who is found, to the bit. The direction sketches need
-the models, and torch.
+*Repeating it.* From logged signs, sketches and projections an auditor without torch repeats x and z in floats, to be
+compared within a tolerance, and from the recorded evidence who is found, to the bit. The projections need the models,
+and torch.
 """
 
 from __future__ import annotations
