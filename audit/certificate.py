@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from audit import clauses, tally
+from audit import clauses, searches, tally
 from audit.errors import InvalidCertificate
+from audit.findings import SearchFacts, search_facts
 from audit.history import History
 from audit.intervals import Interval, accuracy_gap, accuracy_interval
 from audit.model import model_digest
@@ -22,7 +23,7 @@ from protos.errors import MalformedMessage
 from protos.messages import Evaluation
 from protos.records import SignedHead
 from protos.rounds import Phase
-from protos.task import MICRO, Budget, Policy
+from protos.task import MICRO, Budget, Policy, SearchRule
 
 Micro = Annotated[int, Between(0, MICRO)]
 
@@ -44,6 +45,8 @@ NOT_CLAIMED = (
     "coordinator can decrypt single updates, which are still differentially private, and forge sums.",
     "It does not claim that convictions are beyond error: a majority of lying checkers can convict an honest silo.",
     "It speaks of the log up to the head that it names, and claims nothing about later records.",
+    "It does not claim that a model without a find has no trigger: a search finds small and frequent ones, and only "
+    "silos can repeat its measurements and projections, for which they sign.",
     "The interval of the accuracy gap covers sampling and privacy noise only, at 95 percent.",
 )
 
@@ -102,7 +105,11 @@ class SiloFacts:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Everything certified. `model` is the current model of the log, the released one where `finished`."""
+    """Everything certified. `model` is the current model of the log.
+
+    `released` is the released one where `finished`: the current one, or, where the task has a `search`, the newest one
+    whose search was clean; None before the end, and where no model was.
+    """
 
     KIND: ClassVar[str] = "concordat/certificate/v1"
 
@@ -120,6 +127,9 @@ class Certificate:
     silos: tuple[SiloFacts, ...]
     gap: Accuracy | None
     rounds: tuple[RoundFacts, ...]
+    search: SearchRule | None
+    searches: tuple[SearchFacts, ...]
+    released: Digest | None
     not_claimed: tuple[Text, ...]
 
 
@@ -136,12 +146,13 @@ def certify(history: History, head: SignedHead) -> Certificate:
     history.chain.verify_head(head)
     rounds = tally.round_facts(history)
     promises = tuple(Clause(*finding) for finding in clauses.findings(history, rounds))
+    finished = history.phase is Phase.FINISHED
     results = [view.outcome.result for view in history.rounds if view.outcome is not None]
     return Certificate(
         head=head,
         task=history.genesis.task.digest,
         model=history.model,
-        finished=history.phase is Phase.FINISHED,
+        finished=finished,
         rounds_planned=len(history.rounds),
         rounds_adopted=results.count("adopted"),
         rounds_void=results.count("void"),
@@ -152,6 +163,9 @@ def certify(history: History, head: SignedHead) -> Certificate:
         silos=_silos(history, rounds),
         gap=_gap(history),
         rounds=rounds,
+        search=history.genesis.task.search,
+        searches=search_facts(history),
+        released=searches.releasable(history)[0] if finished else None,
         not_claimed=NOT_CLAIMED,
     )
 
@@ -186,8 +200,12 @@ def check_certificate(certificate: bytes, history: History, model: bytes | None 
         theirs, ours = encode(given), encode(expected)
         field = next(name for name in ours if theirs[name] != ours[name])
         raise InvalidCertificate(f"the certificate does not follow from the log: its {field!r} is different there")
-    if model is not None and model_digest(model, history.genesis.task.layout.size) != given.model:
-        raise InvalidCertificate("the model file is not the certified model: its SHA-256 is another one")
+    if model is not None:
+        certified = given.released if given.finished else given.model
+        if certified is None:
+            raise InvalidCertificate("no model was released: the search found a trigger in every one")
+        if model_digest(model, history.genesis.task.layout.size) != certified:
+            raise InvalidCertificate("the model file is not the certified model: its SHA-256 is another one")
 
 
 def _silos(history: History, rounds: tuple[RoundFacts, ...]) -> tuple[SiloFacts, ...]:

@@ -8,19 +8,36 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from audit import replay, submissions, votes
+from audit import attributions, replay, searches, submissions, turns, votes
 from audit.errors import InvalidRecord, RejectedSubmission
 from audit.plans import derive_plan, majority, member_names
 from crypto.errors import CryptoError
 from crypto.identity import verify
 from protos.errors import MalformedMessage
-from protos.messages import Adoption, Answers, Commit, Counts, Deal, KeyCheck, Opening, Refusal, Signed, TraceOpening
+from protos.messages import (
+    Adoption,
+    Answers,
+    Attribution,
+    Commit,
+    Counts,
+    Deal,
+    FindAnswers,
+    KeyCheck,
+    Opening,
+    Refusal,
+    SearchReport,
+    Signed,
+    TraceOpening,
+)
 from protos.records import (
+    Attributed,
     Challenge,
+    Clean,
     CountsRecord,
     DealRecord,
     Decision,
     Epoch,
+    Finds,
     Finish,
     Genesis,
     Member,
@@ -29,6 +46,8 @@ from protos.records import (
     Plan,
     Recheck,
     Roster,
+    Search,
+    Searched,
     Sum,
     Trace,
     TraceOpenings,
@@ -114,6 +133,7 @@ def _counts(history: History, body: CountsRecord) -> None:
 
 def _plan(history: History, body: Plan) -> None:
     require(not history.halted, "sums have failed without a guilty silo: an operator must act before another round")
+    require(not searches.due(history), "the current model has to be searched before another round")
     expected = derive_plan(history, body.nonce_hash)
     require(body == expected, f"the plan of round {body.round} is not the one that task, policy and log give")
     require(len(body.silos) >= body.quorum, f"{len(body.silos)} silos are fewer than the quorum {body.quorum}")
@@ -199,12 +219,42 @@ def _late(history: History, body: Outcome) -> None:
     require(body.late == late, "late silos must be named")
 
 
+def _search(history: History, body: Search) -> None:
+    require(searches.due(history), "no search is due")
+    require(body == searches.derive_search(history), "the search is not of the current model")
+
+
+def _searched(history: History, body: Searched | Clean) -> None:
+    reports = _submitted(history, body.reports, SearchReport, turns.awaited(history))
+    expected = searches.derive_reported(history, body.reports, _others(turns.awaited(history), reports))
+    require(body == expected, "what follows the reports is not what they say")
+
+
+def _clean(history: History, body: Clean) -> None:
+    if history.phase is Phase.SEARCHING:
+        _searched(history, body)
+    else:
+        _finds(history, body)
+
+
+def _finds(history: History, body: Finds | Clean) -> None:
+    answers = _submitted(history, body.answers, FindAnswers, turns.awaited(history))
+    expected = searches.derive_checked(history, body.answers, _others(turns.awaited(history), answers))
+    require(body == expected, "the confirmed finds do not follow from the silos' measurements")
+
+
+def _attributed(history: History, body: Attributed) -> None:
+    made = _submitted(history, body.attributions, Attribution, turns.awaited(history))
+    require(body.silent == _others(turns.awaited(history), made), "silent silos must be named")
+    attributions.verify(history, body)
+
+
 def _finish(history: History, body: Finish) -> None:
     done = len(history.rounds)
     require(done >= history.genesis.task.rounds, f"only {done} of {history.genesis.task.rounds} rounds are done")
-    require(
-        body.model == history.model and body.adopted == history.adopted, "the released model is not the current one"
-    )
+    require(not searches.due(history), "the last model has to be searched before the end")
+    which = "current one" if history.genesis.task.search is None else "newest one whose search was clean"
+    require((body.model, body.adopted) == searches.releasable(history), f"the released model is not the {which}")
 
 
 def _votes_on_sum(history: History, adoptions: tuple[Signed, ...], refusals: tuple[Signed, ...]) -> dict[str, Adoption]:
@@ -222,5 +272,6 @@ def _others(silos: Any, present: Any) -> tuple[str, ...]:
 CHECKS: dict[type[Any], Any] = {
     Genesis: _genesis, Member: _member, Roster: _roster, DealRecord: _deal, Epoch: _epoch, CountsRecord: _counts,
     Plan: _plan, Challenge: _challenge, Openings: _openings, Recheck: _recheck, Decision: _decision, Sum: _sum,
-    Trace: _trace, TraceOpenings: _trace_openings, Outcome: _outcome, Finish: _finish,
+    Trace: _trace, TraceOpenings: _trace_openings, Outcome: _outcome, Search: _search, Searched: _searched,
+    Clean: _clean, Finds: _finds, Attributed: _attributed, Finish: _finish,
 }  # fmt: skip

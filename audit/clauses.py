@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
+from audit import searches
 from audit.history import History
 from audit.replay import NO_MAJORITY
 from audit.tally import RoundFacts, RoundSilo
 from defenses.fdr import threshold
+from protos.rounds import Phase
 from protos.task import MICRO
 
 Finding: TypeAlias = tuple[str, bool, str, str]
@@ -115,6 +117,24 @@ def _adoption(history: History, rounds: Rounds) -> tuple[str, str]:
     return _first(wrong, f"{len(adopted)} models with at least {least} signatures")
 
 
+def _search(history: History, rounds: Rounds) -> tuple[str, str]:
+    """A task without a search promises none; the detail says so."""
+    if history.genesis.task.search is None:
+        return "", "search: none; nobody looked at what the model has learnt"
+    views = [view for view in history.searches if view.closed]
+    found = sum(len(view.confirmed) for view in views)
+    said = f"{len(views)} searches, {found} finds"
+    if history.phase is not Phase.FINISHED:
+        return "", f"{said}; nothing is released yet"
+    released = searches.releasable(history)[0]
+    if released is None:
+        return "", f"{said}; no model was released, because every searched one has an unanswered find"
+    clean = [view for view in views if view.search.model == released and not searches.blocking(history, view)]
+    if not any(len(view.reports) >= view.quorum for view in clean):
+        return f"the released model {released[:16]} was not searched without a find", ""
+    return "", f"{said}; the released model is that of round {clean[-1].search.round}"
+
+
 def _evidence(row: RoundSilo) -> int:
     return max((score.evidence_micro for score in row.scores if score.evidence_micro is not None), default=-1)
 
@@ -149,4 +169,5 @@ _CLAUSES: tuple[tuple[str, str, Callable[[History, Rounds], tuple[str, str]]], .
     ("receipts", "No silo's receipt claims less epsilon than its charges on record give.", _receipts),
     ("exclusions", _EXCLUSIONS, _exclusions),
     ("adoption", "Every adopted model was signed by more than half of the round's silos.", _adoption),
+    ("search", "A model is released only if silos searched that very model and left no find unanswered.", _search),
 )

@@ -14,11 +14,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span
 from audit.intervals import percent_span
+from audit.pictures import blocks
+from protos.codec import decode
 from protos.task import MICRO
 
 Facts = dict[str, Any]
 _WIDE = 4096
+_MOST_ROUNDS = 12
+"""Newest rounds of a find that are printed; the certificate has them all."""
 _COLOURS = {
     "excluded": "red", "convicted": "red", "suspected": "yellow", "late": "yellow", "withdrawn": "yellow",
     "void": "yellow", "retained": "green", "adopted": "green",
@@ -65,6 +70,46 @@ def round_of(facts: Facts) -> None:
     console.print(f"Round {facts['round']}: {_coloured(facts['result'])} {escape(facts['reason'])}")
     _pairs(console, facts, ("records", "model_before", "model_after", "quorum", "privacy_minimum", "defense", "fault"))
     _fates(console, "silo", facts["silos"])
+    for search in facts["searches"]:
+        _search(console, decode(SearchFacts, search))
+
+
+def _search(console: Console, search: SearchFacts) -> None:
+    silent = f", silent {', '.join(search.silent)}" if search.silent else ""
+    console.print(f"\nSearch of model {search.model[:16]}: {search.result}, {search.reports} reports{silent}")
+    for find in search.finds:
+        console.print(f"[red]{escape(described(find.trigger))}[/]")
+        console.print(f"  success {find.success_micro / MICRO:.0%}; borne out by {find.yes}, not by {find.no}")
+        for line in blocks(find.trigger):
+            console.print(f"  |{line}|", markup=False)
+        console.print(f"  {find.agreeing} of {find.tables} tables agree")
+        if find.parts:
+            console.print(_parts(find))
+
+
+def _parts(find: FindFacts) -> Table:
+    """Every silo's part, and below what the silos that the find does not convict show: median, least to greatest."""
+    names = list(dict.fromkeys(score.name for part in find.parts for score in part.scores if score.evidence_micro))
+    numbers = sorted({one.round for part in find.parts for one in part.contributions})
+    shown = numbers[-_MOST_ROUNDS:]
+    columns = (*names, *(f"round {number}" for number in shown))
+    table = _table("silo", "convicted", numbers=columns, lead=("silo", "convicted", *columns))
+    for part in find.parts:
+        scores = {score.name: score.value_micro for score in part.scores}
+        shares = {one.round: one.sigma_micro for one in part.contributions}
+        cells = [_sigma(scores.get(name)) for name in names] + [_sigma(shares.get(number)) for number in shown]
+        table.add_row(part.silo, "[red]yes[/]" if part.convicted else "", *cells)
+    spans = [honest_scores(find.parts, name) for name in names] + [honest_span(find.parts, one) for one in shown]
+    table.add_row("the others", "", *(_span(one) for one in spans))
+    return table
+
+
+def _sigma(micro: int | None) -> str:
+    return "" if micro is None else f"{micro / MICRO:.1f}"
+
+
+def _span(span: tuple[float, float, float] | None) -> str:
+    return "" if span is None else f"{span[1]:.1f} ({span[0]:.1f} to {span[2]:.1f})"
 
 
 def silo_of(facts: Facts) -> None:

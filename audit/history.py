@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit import checks, votes
+from audit import checks, searches, votes
 from audit.errors import InvalidRecord
 from audit.log import Chain
 from crypto import sketch
@@ -24,13 +24,16 @@ from crypto.packing import Packing
 from protos import canonical
 from protos.codec import decode, encode
 from protos.errors import ProtocolError
-from protos.messages import Adoption, Commit, Counts, Opening
+from protos.messages import Adoption, Attribution, Commit, Counts, FindAnswers, Opening, SearchReport
 from protos.records import (
+    Attributed,
     Challenge,
+    Clean,
     CountsRecord,
     DealRecord,
     Decision,
     Epoch,
+    Finds,
     Finish,
     Genesis,
     Member,
@@ -40,12 +43,15 @@ from protos.records import (
     Recheck,
     Record,
     Roster,
+    Search,
+    Searched,
     Sum,
     Trace,
     TraceOpenings,
     body_class,
 )
 from protos.rounds import Phase, follow
+from protos.search import Trigger
 
 TRACE_ROWS = 16
 MAX_UNTRACED = 3
@@ -107,6 +113,7 @@ class History:
         self.counts: dict[str, Counts] = {}
         self.entries: dict[str, int] = {}
         self.rounds: list[RoundView] = []
+        self.searches: list[searches.SearchView] = []
         self.model = ""
         self.adopted = 0
         self.sealed: str | None = None
@@ -148,6 +155,18 @@ class History:
         if not self.rounds:
             raise InvalidRecord("no round has been planned yet")
         return self.rounds[-1]
+
+    @property
+    def search(self) -> searches.SearchView:
+        """The search that is open or was closed last."""
+        if not self.searches:
+            raise InvalidRecord("no search has been asked for yet")
+        return self.searches[-1]
+
+    @property
+    def triggers(self) -> tuple[Trigger, ...]:
+        """Every trigger that a search confirmed: what is trained against from then on."""
+        return searches.triggers(self)
 
     @property
     def active(self) -> tuple[str, ...]:
@@ -267,11 +286,44 @@ def _outcome(history: History, body: Outcome, record: Record, digest: str) -> No
         history.sealed, history.sealed_round = _sealed_with(body), view.plan.round
 
 
+def _search(history: History, body: Search, record: Record, digest: str) -> None:
+    history.searches.append(searches.open_search(history, body, digest))
+
+
+def _searched(history: History, body: Searched, record: Record, digest: str) -> None:
+    view = history.search
+    view.reports = {signed.signer: decode(SearchReport, signed.body) for signed in body.reports}
+    view.searched_digest, view.silent = digest, body.silent
+
+
+def _clean(history: History, body: Clean, record: Record, digest: str) -> None:
+    view = history.search
+    if history.phase is Phase.SEARCHING:
+        view.reports = {signed.signer: decode(SearchReport, signed.body) for signed in body.reports}
+        view.silent = body.silent
+    view.answers = {signed.signer: decode(FindAnswers, signed.body) for signed in body.answers}
+    view.closed = True
+
+
+def _finds(history: History, body: Finds, record: Record, digest: str) -> None:
+    view = history.search
+    view.answers = {signed.signer: decode(FindAnswers, signed.body) for signed in body.answers}
+    view.confirmed, view.finds_digest = body.confirmed, digest
+
+
+def _attributed(history: History, body: Attributed, record: Record, digest: str) -> None:
+    view = history.search
+    view.attributions = {signed.signer: decode(Attribution, signed.body) for signed in body.attributions}
+    view.attributed, view.closed = body, True
+    view.blocking = searches.blocking(history, view)
+    _convict(history, body)
+
+
 def _finish(history: History, body: Finish, record: Record, digest: str) -> None:
     """Nothing changes but the phase."""
 
 
-def _convict(history: History, body: Decision | Outcome) -> None:
+def _convict(history: History, body: Decision | Outcome | Attributed) -> None:
     for conviction in body.convicted:
         history.convicted[conviction.silo] = conviction.reason
 
@@ -284,7 +336,8 @@ def _sealed_with(outcome: Outcome) -> str:
 _UPDATES: dict[type[Any], Any] = {
     Genesis: _genesis, Member: _member, Roster: _roster, DealRecord: _deal, Epoch: _epoch, CountsRecord: _counts,
     Plan: _plan, Challenge: _challenge, Openings: _openings, Recheck: _recheck, Decision: _decision, Sum: _sum,
-    Trace: _trace, TraceOpenings: _trace_openings, Outcome: _outcome, Finish: _finish,
+    Trace: _trace, TraceOpenings: _trace_openings, Outcome: _outcome, Search: _search, Searched: _searched,
+    Clean: _clean, Finds: _finds, Attributed: _attributed, Finish: _finish,
 }  # fmt: skip
 
 

@@ -23,16 +23,16 @@ from protos.rounds import Phase
 from protos.task import MICRO
 
 if TYPE_CHECKING:
-    from audit.history import History
+    from audit.history import History, RoundView
 
 NOT_BORNE_OUT = "its folded ciphertext does not bear out its opening"
 NO_MAJORITY = "the checkers did not agree about its opening"
 TRACED = "its ciphertext was found false when the failed sum was traced"
 
 
-def setting_of(history: History) -> Setting:
-    """The public numbers of the open round."""
-    view, packing, genesis = history.round, history.packing, history.genesis
+def setting_of(history: History, view: RoundView | None = None) -> Setting:
+    """The public numbers of a round, by default the open one."""
+    view, packing, genesis = view or history.round, history.packing, history.genesis
     plan, layout, rules = view.plan, genesis.task.layout, genesis.policy
     prototypes = plan.prototypes
     return Setting(
@@ -80,6 +80,15 @@ def exhibit_of(history: History, silo: str, opening: Opening) -> Exhibit:
     )
 
 
+def earlier_judgements(history: History) -> dict[str, tuple[Judgement, ...]]:
+    """What earlier rounds decided about each silo, oldest first."""
+    found: dict[str, tuple[Judgement, ...]] = {}
+    for view in history.rounds:
+        for one in view.decision.judgements if view.decision and view is not history.round else ():
+            found[one.silo] = (*found.get(one.silo, ()), one)
+    return found
+
+
 def derive_decision(history: History, answers: tuple[Signed, ...]) -> Decision:
     """The decision that openings and answers lead to.
 
@@ -90,7 +99,7 @@ def derive_decision(history: History, answers: tuple[Signed, ...]) -> Decision:
     finding = _finding(history, answers)
     convicted = {item.silo: item.reason for item in finding.convicted}
     exhibits = [exhibit_of(history, silo, view.openings[silo]) for silo in _judged(history, finding)]
-    scored = score(setting_of(history), exhibits, name, convicted)
+    scored = score(setting_of(history), exhibits, name, convicted, earlier_judgements(history))
     judgements = conclude(scored, name, rules_of(history), convicted)
     return Decision(
         view.plan.round, name, answers, _with_undecided(history, judgements, finding.undecided), finding.convicted

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from audit import report_finds
 from audit.certificate import Accuracy, Certificate, SiloFacts
 from audit.charts import Band, WeightPoint, accuracy_chart, legend, verdict_chart, weight_chart
 from audit.intervals import percent_span
@@ -54,6 +55,7 @@ def render(certificate: Certificate) -> str:
         _section("Weights", _weights(certificate)),
         _section("Verdicts", _verdicts(certificate)),
         _section("Why", _reasons(certificate)),
+        _section("Searches for triggers", report_finds.searches(certificate)),
         _section("Rounds that were void", _void(certificate)),
         _section("What this does not claim", _limits(certificate)),
         _section("How to check it", _how(certificate)),
@@ -85,7 +87,8 @@ def _summary(certificate: Certificate) -> str:
         ("Log", f"{head.size} records"),
     )
     grid = "".join(f"<div><span>{escape(name)}</span>{escape(value)}</div>" for name, value in facts)
-    digests = (("Head of the log", head.digest), ("Task", certificate.task), ("Model", certificate.model))
+    released = (("Released model", certificate.released or "none"),) if certificate.finished else ()
+    digests = (("Head of the log", head.digest), ("Task", certificate.task), ("Model", certificate.model), *released)
     rows = "".join(f"<tr><td>{name}</td><td><code>{escape(value)}</code></td></tr>" for name, value in digests)
     return (
         f'<p class="sub">Federation {escape(head.federation)}, {state}</p>{badge}'

@@ -10,18 +10,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from audit.errors import BrokenLog, UnreadableInput
+from audit.errors import AuditError, BrokenLog, UnreadableInput
 from audit.files import LogFile
+from audit.findings import SearchFacts, search_facts
+from audit.history import History
 from audit.log import Chain
 from protos.codec import JsonObject, decode, encode
 from protos.errors import MalformedMessage
-from protos.messages import Adoption, Counts, Opening, Signed
+from protos.messages import Adoption, Counts, Opening, SearchReport, Signed
 from protos.records import (
+    Attributed,
     Challenge,
+    Clean,
     CountsRecord,
     DealRecord,
     Decision,
     Epoch,
+    Finds,
     Finish,
     Genesis,
     Judgement,
@@ -31,6 +36,8 @@ from protos.records import (
     Plan,
     Recheck,
     Roster,
+    Search,
+    Searched,
     Sum,
     Trace,
     TraceOpenings,
@@ -91,8 +98,10 @@ def round_of(log: LogFile, number: int) -> JsonObject:
     bodies = {type(entry.body): entry.body for entry in found}
     plan: Plan = bodies[Plan]
     outcome: Outcome | None = bodies.get(Outcome)
+    searched = [] if Search not in bodies else _searches(log, number)
     return {
         "round": number,
+        "searches": [encode(facts) for facts in searched],
         "records": [entry.sequence for entry in found],
         "result": outcome.result if outcome else "open",
         "fault": outcome.fault if outcome else "none",
@@ -104,6 +113,23 @@ def round_of(log: LogFile, number: int) -> JsonObject:
         "defense": bodies[Decision].defense if Decision in bodies else None,
         "silos": [_fate(silo, bodies) for silo in plan.silos],
     }
+
+
+def _searches(log: LogFile, number: int) -> list[SearchFacts]:
+    """The searches after a round. What silos show in a find needs the whole log, so it is replayed and verified here.
+
+    Raises:
+        UnreadableInput: the log does not verify; nothing it says of a find should be shown as a fact.
+    """
+    history = History()
+    try:
+        for data in log.records():
+            history.apply(data)
+    except AuditError as error:
+        raise UnreadableInput(
+            f"the finds of round {number} cannot be shown, the log does not verify: {error}"
+        ) from error
+    return [facts for facts in search_facts(history) if facts.round == number]
 
 
 def silo_of(log: LogFile, name: str) -> JsonObject:
@@ -154,7 +180,8 @@ def _fate(silo: str, bodies: dict[type[Any], Any]) -> JsonObject:
 
 def _state(silo: str, bodies: dict[type[Any], Any]) -> str:
     challenge, openings, outcome = bodies.get(Challenge), bodies.get(Openings), bodies.get(Outcome)
-    convictions = [item.silo for body in (bodies.get(Decision), outcome) if body for item in body.convicted]
+    convicting = (bodies.get(Decision), outcome, bodies.get(Attributed))
+    convictions = [item.silo for body in convicting if body for item in body.convicted]
     if silo in convictions:
         return "convicted"
     if challenge and silo in challenge.late:
@@ -191,6 +218,10 @@ def _decided(body: Decision) -> str:
     return f"{body.defense}: {weights}{_named('convicted', tuple(item.silo for item in body.convicted))}"
 
 
+def _reported(body: Searched) -> int:
+    return sum(len(decode(SearchReport, signed.body).finds) for signed in body.reports)
+
+
 def _ended(body: Outcome) -> str:
     counts = f"{len(body.adoptions)} adoptions, {len(body.refusals)} refusals"
     return f"{body.result}: {counts}{_named('late', body.late)}{f'; {body.reason}' if body.reason else ''}"
@@ -212,7 +243,14 @@ _WHAT: dict[type[Any], Any] = {
     Trace: lambda b: f"refused by {', '.join(item.signer for item in b.refusals)}",
     TraceOpenings: lambda b: f"{len(b.openings)} folds{_named('withdrawn', b.withdrawn)}",
     Outcome: _ended,
-    Finish: lambda b: f"released model {b.model[:16]}",
+    Search: lambda b: f"every silo searches model {b.model[:16]}",
+    Searched: lambda b: f"{_reported(b)} finds in {len(b.reports)} reports{_named('silent', b.silent)}",
+    Clean: lambda b: f"no find of model {b.model[:16]} is confirmed{_named('silent', b.silent)}",
+    Finds: lambda b: f"{len(b.confirmed)} finds confirmed{_named('silent', b.silent)}",
+    Attributed: lambda b: f"{len(b.cases)} finds attributed{_named('convicted', tuple(c.silo for c in b.convicted))}",
+    Finish: lambda b: (
+        f"released model {b.model[:16]}" if b.model else "no model is released: every search found something"
+    ),
 }
 
 

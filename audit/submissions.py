@@ -10,24 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audit import turns
+from audit import attributions, searches, turns
 from audit.accounting import counts_charge, round_charges
 from audit.errors import RejectedSubmission
 from crypto.scheme import SCHEMES
 from crypto.tags import SALT_BYTES
+from protos.codec import digest_of
 from protos.messages import (
+    MAX_FINDS,
     Adoption,
     Answers,
+    Attribution,
     Charge,
     Commit,
     Counts,
     Deal,
+    FindAnswers,
     KeyCheck,
     Opening,
     Receipt,
     Refusal,
+    SearchReport,
     TraceOpening,
 )
+from protos.search import Trigger
 from protos.task import Layout
 
 if TYPE_CHECKING:
@@ -36,6 +42,9 @@ if TYPE_CHECKING:
 _FOLD_BYTES = 4
 _TAG_BYTES = 8
 _PROTOTYPE_BYTES = 8
+_TABLE_BYTES = 8
+_MAX_INPUT = 10**12
+"""A million, in millionths: inputs of models are of the order of one."""
 _MAX_PROTOTYPE = 2**45
 """More than 2^35 records clipped to 2^10 units: a larger sum is no sum of records, and floats stay exact below."""
 
@@ -141,7 +150,52 @@ def _trace_opening(history: History, silo: str, body: TraceOpening) -> None:
     require(body.trace == history.round.trace_digest != "", "the trace opening answers another trace")
 
 
+def _search_report(history: History, silo: str, body: SearchReport) -> None:
+    search = history.search
+    require(body.search == search.digest, "the report answers another search")
+    require(body.model == search.search.model, "the report is of another model")
+    require(len(body.finds) <= MAX_FINDS, f"a report has at most {MAX_FINDS} finds")
+    for find in body.finds:
+        _trigger(history, find.trigger)
+        require(searches.works(history, find.success_micro), "a find below the task's success is none")
+    digests = [digest_of(find.trigger) for find in body.finds]
+    require(len(set(digests)) == len(digests), "a trigger is reported once")
+
+
+def _trigger(history: History, trigger: Trigger) -> None:
+    task = history.genesis.task
+    classes, inputs = task.layout.classes, task.model.sizes[0]
+    sources = (None, *range(classes)) if not trigger.flip else range(classes)
+    require(trigger.target < classes and trigger.source in sources, "the trigger is of a class that is not there")
+    require(trigger.source != trigger.target, "a trigger moves no inputs to their own class")
+    require(len(trigger.mask) in (0, inputs), f"a mask has {inputs} values, or none in a flip")
+    require(len(trigger.pattern) == len(trigger.mask), "mask and pattern must be of one size")
+    limits = abs(trigger.low_micro) < _MAX_INPUT and abs(trigger.high_micro) < _MAX_INPUT
+    require(limits and trigger.low_micro <= trigger.high_micro, "the trigger's range of inputs is none")
+
+
+def _find_answers(history: History, silo: str, body: FindAnswers) -> None:
+    search = history.search
+    require(body.searched == search.searched_digest != "", "the answers are to another search")
+    asked = tuple(search.triggers)
+    require(tuple(answer.find for answer in body.answers) == asked, "answers are owed about exactly the reported finds")
+
+
+def _attribution(history: History, silo: str, body: Attribution) -> None:
+    search = history.search
+    require(body.finds == search.finds_digest != "", "the attribution is of another search")
+    asked = searches.to_attribute(search)
+    require(tuple(made.find for made in body.tables) == asked, "tables are owed of exactly the marked finds")
+    size = attributions.table_size(history, search)
+    for made in body.tables:
+        if made.table is not None:
+            require(len(made.table) == _TABLE_BYTES * size, f"a table has {size} numbers")
+            numbers = np.frombuffer(made.table, dtype="<i8").astype(np.float64)
+            require(bool((np.abs(numbers) <= attributions.MAX_PROJECTION).all()), "a projection is out of range")
+
+
 _RULES: dict[type[Any], Any] = {
     Deal: _deal, KeyCheck: _key_check, Counts: _counts, Commit: _commit, Opening: _opening, Answers: _answers,
-    Adoption: _adoption, Refusal: _refusal, TraceOpening: _trace_opening,
+    Adoption: _adoption, Refusal: _refusal, TraceOpening: _trace_opening, SearchReport: _search_report,
+    FindAnswers: _find_answers, Attribution: _attribution,
 }  # fmt: skip

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from audit import searches
 from audit.accounting import epsilon, round_charges
 from audit.history import History, RoundView
 from defenses.weights import bounds
 from protos.codec import Digest, Matching, Name, Natural, Positive, Text, decode
 from protos.messages import Adoption, Charge, Evaluation, Receipt, Signed
 from protos.records import VERDICTS, Conviction, Outcome, Score
+from protos.rounds import Phase
 
 NO_VERDICT = "none"
 
@@ -89,10 +91,12 @@ def spent_at_most(history: History, silo: str, rows: Sequence[RoundSilo]) -> int
 
 
 def final_evaluations(history: History) -> dict[str, Evaluation]:
-    """Each silo's noised counts for the current model, if the round that adopted it asked for any."""
+    """Each silo's noised counts for the released or current model, if the round that adopted it asked for any."""
+    finished = history.phase is Phase.FINISHED
+    final = (searches.releasable(history)[0] if finished else None) or history.model
     for view in reversed(history.rounds):
         outcome = view.outcome
-        if outcome is not None and outcome.result == "adopted":
+        if outcome is not None and outcome.result == "adopted" and outcome.model == final:
             bodies = _adoptions(outcome.adoptions)
             signed = {silo: body.evaluation for silo, body in bodies.items() if body.model == outcome.model}
             return {silo: evaluation for silo, evaluation in signed.items() if evaluation is not None}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from audit import votes
+from audit import searches, votes
 from protos.rounds import TABLE, Phase
 
 if TYPE_CHECKING:
@@ -75,4 +75,7 @@ _AWAITED = {
     Phase.VERIFYING: lambda history: history.round.plan.silos,
     Phase.TRACE_OPENING: lambda history: history.round.weights,
     Phase.TRACE_CHECKING: _checking,
+    Phase.SEARCHING: lambda history: history.active,
+    Phase.FIND_CHECKING: lambda history: history.search.reports,
+    Phase.ATTRIBUTING: searches.drawn,
 }

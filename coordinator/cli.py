@@ -124,8 +124,9 @@ def _init(options: argparse.Namespace) -> None:
 
     task, model = home.read_task(options.task)
     policy = read_policy(options.policy)
+    root = home.read_root(options.task, task)
     genesis = home.found(
-        options.directory, task, model, policy, options.name, host=options.host, database=options.database
+        options.directory, task, model, policy, options.name, host=options.host, database=options.database, root=root
     )
     facts = {"federation": genesis.federation, "log_key": genesis.log_key, "authority": genesis.authority}
     facts |= {"task": task.digest, "directory": str(options.directory)}

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "coordinator.json"
 LOG_KEY_FILE = "log.key"
 LOG_PUBLIC_FILE = "log.pub"
-TASK_FILE, MODEL_FILE = "task.json", "model.f32"
+TASK_FILE, MODEL_FILE, ROOT_FILE = "task.json", "model.f32", "root.bin"
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,37 @@ def read_task(directory: Path) -> tuple[Task, bytes]:
     return task, model
 
 
+def read_root(directory: Path, task: Task) -> bytes | None:
+    """The public root set that `task pack` wrote, None where the task has no search.
+
+    Raises:
+        BadTask: the file is missing or is not the one that the task pins.
+    """
+    if task.search is None:
+        return None
+    try:
+        data = (directory / ROOT_FILE).read_bytes()
+    except OSError as error:
+        raise BadTask(f"{error.filename} cannot be read: {error.strerror}: run `concordat-silo task pack`") from error
+    if hashlib.sha256(data).hexdigest() != task.search.root:
+        raise BadTask(f"{directory / ROOT_FILE} is not the root set that the task pins: pack the task again")
+    return data
+
+
 def found(
-    directory: Path, task: Task, model: bytes, policy: Policy, name: str, *, host: str, database: str | None = None
+    directory: Path,
+    task: Task,
+    model: bytes,
+    policy: Policy,
+    name: str,
+    *,
+    host: str,
+    database: str | None = None,
+    root: bytes | None = None,
 ) -> Genesis:
     """Make the keys and the log of a new federation `name` in `directory`.
+
+    `root` is the public root set, owed where the task has a search.
 
     Raises:
         BadDirectory: something is there already, or the name is none.
@@ -93,7 +120,7 @@ def found(
         (directory / LOG_PUBLIC_FILE).write_text(log_key.public + "\n")
         with opened_store(config) as store:
             service = _service(directory, store, log_key)
-            service.found(genesis, model)
+            service.found(genesis, model, root)
         _write_config(directory, config)
     except OSError as error:
         raise StoreError(f"{directory} cannot be written: {error.strerror}") from error

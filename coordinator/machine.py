@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from audit import replay, turns, votes
+from audit import attributions, replay, searches, turns, votes
 from audit.errors import RejectedSubmission
 from audit.history import History, nonce_hash
 from audit.plans import derive_plan, majority, member_names, quorum_of
@@ -146,10 +146,12 @@ def _idle(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any |
         return _roster(history, member_names(history))
     if history.halted or not history.epoch:
         return None
-    if len(history.rounds) >= history.genesis.task.rounds:
-        return Finish(history.model, history.adopted)
     present = [silo for silo in history.active if silo in facts.present]
     enough = len(present) >= quorum_of(history.genesis.policy, len(history.active))
+    if searches.due(history):
+        return searches.derive_search(history) if enough else None
+    if len(history.rounds) >= history.genesis.task.rounds:
+        return Finish(*searches.releasable(history))
     return derive_plan(history, nonce_hash(facts.nonce)) if enough else None
 
 
@@ -208,6 +210,18 @@ def _trace_checking(history: History, messages: tuple[Signed, ...], facts: Facts
     return replay.derive_void(history, messages)
 
 
+def _searching(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any | None:
+    return searches.derive_reported(history, messages, _missing(turns.awaited(history), messages))
+
+
+def _find_checking(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any | None:
+    return searches.derive_checked(history, messages, _missing(turns.awaited(history), messages))
+
+
+def _attributing(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any | None:
+    return attributions.derive(history, messages, _missing(turns.awaited(history), messages))
+
+
 def _void(history: History, reason: str, adoptions: tuple[Signed, ...] = (), late: tuple[str, ...] = ()) -> Outcome:
     view = history.round
     return Outcome(view.plan.round, "void", history.model, adoptions, (), (), late, (), "none", reason)
@@ -231,4 +245,7 @@ _RULES = {
     Phase.VERIFYING: _verifying,
     Phase.TRACE_OPENING: _trace_opening,
     Phase.TRACE_CHECKING: _trace_checking,
+    Phase.SEARCHING: _searching,
+    Phase.FIND_CHECKING: _find_checking,
+    Phase.ATTRIBUTING: _attributing,
 }

@@ -60,12 +60,18 @@ class Service:
         self._settled = False
         self._settle()
 
-    def found(self, genesis: Genesis, initial_model: bytes) -> None:
-        """Write the first record and keep the initial model; refused where a log exists."""
+    def found(self, genesis: Genesis, initial_model: bytes, root: bytes | None = None) -> None:
+        """Write the first record and keep what is public: the initial model, the root set. Refused where a log exists.
+
+        `root` is owed where the task has a search.
+        """
         with self._lock:
             if self._records:
                 raise RejectedMessage("this directory holds a federation already: choose another one")
             self._blobs.write(genesis.task.initial_model, [initial_model], leaf=None, limit=len(initial_model))
+            if genesis.task.search is not None:
+                data = root or b""
+                self._blobs.write(genesis.task.search.root, [data], leaf=None, limit=len(data))
             self._append(genesis)
 
     def enrol(self, name: str, signing_key: str, exchange_key: str) -> None:
@@ -320,7 +326,7 @@ class Service:
 
     def _public(self, peer: str) -> set[str]:
         history = self.history
-        public = {history.genesis.task.initial_model, history.sealed or ""}
+        public = self._kept()
         if history.rounds:
             view = history.round
             public |= {opening.folded for opening in view.openings.values()} | set(view.traced.values())
@@ -328,8 +334,14 @@ class Service:
         return public
 
     def _forget_round(self) -> None:
-        keep = {self.history.genesis.task.initial_model, self.history.sealed or ""}
-        self._blobs.clear_except(keep)
+        self._blobs.clear_except(self._kept())
+
+    def _kept(self) -> set[str]:
+        """Blobs that no round ends: what the task names, and the sealed copies of the models that silos may lack."""
+        history = self.history
+        task = history.genesis.task
+        root = set() if task.search is None else {task.search.root}
+        return {task.initial_model, history.sealed or "", *root}
 
 
 _SEALING = (Adoption.KIND, KeyCheck.KIND)

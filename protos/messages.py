@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from protos.codec import Between, Digest, JsonObject, Matching, Name, Natural, Positive, Signature, Text
-from protos.task import Rate
+from protos.search import Trigger
+from protos.task import MICRO, Rate
 
 
 @dataclass(frozen=True)
@@ -195,3 +196,69 @@ class TraceOpening:
     federation: Name
     trace: Digest
     folded: Digest
+
+
+MAX_FINDS = 8
+"""Most finds in one silo's report."""
+Share = Annotated[int, Between(0, MICRO)]
+
+
+@dataclass(frozen=True)
+class Find:
+    """A trigger and what share of the root's records that it is about it moves to its target."""
+
+    trigger: Trigger
+    success_micro: Share
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """What one silo's search of the model found, strongest first; `search` is the digest of the record that asked."""
+
+    KIND: ClassVar[str] = "concordat/search-report/v1"
+
+    federation: Name
+    search: Digest
+    model: Digest
+    finds: tuple[Find, ...]
+
+
+@dataclass(frozen=True)
+class FindAnswer:
+    """What a silo measures itself: the success of a reported trigger, which is named by its digest."""
+
+    find: Digest
+    success_micro: Share
+
+
+@dataclass(frozen=True)
+class FindAnswers:
+    """Answers about every reported trigger, sorted by digest. `searched` is the digest of the record that asked."""
+
+    KIND: ClassVar[str] = "concordat/find-answers/v1"
+
+    federation: Name
+    searched: Digest
+    answers: tuple[FindAnswer, ...]
+
+
+@dataclass(frozen=True)
+class Projections:
+    """Projections of the logged sketches on what would teach a trigger; None from a silo that lacks a past model.
+
+    `table` is `<i8`: per past round, retained silo and class, in millionths of a quantisation step.
+    """
+
+    find: Digest
+    table: bytes | None
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A drawn silo's projections, one for each find to attribute. `finds` is the digest of the record that asked."""
+
+    KIND: ClassVar[str] = "concordat/attribution/v1"
+
+    federation: Name
+    finds: Digest
+    tables: tuple[Projections, ...]

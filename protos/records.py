@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from protos.codec import Between, Digest, JsonObject, Matching, Name, Natural, Positive, Signature, Text
 from protos.errors import MalformedMessage
-from protos.messages import Signed
+from protos.messages import Share, Signed
 from protos.task import Deadlines, Policy, PrototypeRule, Task, Training
 
 NO_RECORD = "0" * 64
@@ -274,20 +274,118 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Every active silo is asked to search `model`, which is the current one."""
+
+    KIND: ClassVar[str] = "concordat/search/v1"
+
+    round: Positive
+    model: Digest
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The signed `SearchReport`s, of which some hold finds; every silo is asked to measure each trigger itself."""
+
+    KIND: ClassVar[str] = "concordat/searched/v1"
+
+    round: Positive
+    model: Digest
+    reports: tuple[Signed, ...]
+    silent: tuple[Name, ...]
+
+
+@dataclass(frozen=True)
+class Clean:
+    """End of a search without a confirmed find: nobody reported one, or the answers bear none out."""
+
+    KIND: ClassVar[str] = "concordat/clean/v1"
+
+    round: Positive
+    model: Digest
+    reports: tuple[Signed, ...]
+    answers: tuple[Signed, ...]
+    silent: tuple[Name, ...]
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A trigger that most answers bear out; `success_micro` is their median. Only some are attributed."""
+
+    find: Digest
+    success_micro: Share
+    yes: Positive
+    no: Natural
+    attributed: bool
+
+
+@dataclass(frozen=True)
+class Finds:
+    """Confirmed triggers, sorted by digest; drawn silos are asked to attribute those that are marked."""
+
+    KIND: ClassVar[str] = "concordat/finds/v1"
+
+    round: Positive
+    model: Digest
+    answers: tuple[Signed, ...]
+    silent: tuple[Name, ...]
+    confirmed: tuple[Confirmed, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A silo's part in a find: projections x, and z, how far they are above an honest silo's (in σ), with evidence."""
+
+    silo: Name
+    scores: tuple[Score, ...]
+    convicted: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the median of `tables` tables says of a find, sorted by silo; `agreeing` of them say the same alone.
+
+    It convicts nobody unless most of at least two tables agree.
+    """
+
+    find: Digest
+    tables: Natural
+    agreeing: Natural
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """The signed `Attribution`s and what follows from them; end of a search that found something."""
+
+    KIND: ClassVar[str] = "concordat/attributed/v1"
+
+    round: Positive
+    model: Digest
+    attributions: tuple[Signed, ...]
+    silent: tuple[Name, ...]
+    cases: tuple[Case, ...]
+    convicted: tuple[Conviction, ...]
+
+
+@dataclass(frozen=True)
 class Finish:
-    """Last record: all rounds are done; `model` is the digest of the released model."""
+    """Last record: all rounds are done; `model` is the digest of the released model.
+
+    It is the current one. Where the task has a search it is the newest model whose search was clean, or None.
+    """
 
     KIND: ClassVar[str] = "concordat/finish/v1"
 
-    model: Digest
-    adopted: Natural
+    model: Digest | None
+    adopted: Natural | None
 
 
 BODIES: dict[str, type[Any]] = {
     cls.KIND: cls
     for cls in (
         Genesis, Member, Roster, DealRecord, Epoch, CountsRecord, Plan, Challenge, Openings, Recheck, Decision,
-        Sum, Trace, TraceOpenings, Outcome, Finish,
+        Sum, Trace, TraceOpenings, Outcome, Search, Searched, Clean, Finds, Attributed, Finish,
     )
 }  # fmt: skip
 

@@ -31,6 +31,9 @@ class Phase(Enum):
     VERIFYING = "verifying"
     TRACE_OPENING = "trace-opening"
     TRACE_CHECKING = "trace-checking"
+    SEARCHING = "searching"
+    FIND_CHECKING = "find-checking"
+    ATTRIBUTING = "attributing"
     FINISHED = "finished"
 
 
@@ -56,7 +59,14 @@ TABLE: dict[Phase, Row] = {
         (messages.Counts,), "commit_ms", {records.CountsRecord: Phase.IDLE, records.Roster: Phase.DEALING}
     ),
     Phase.IDLE: Row(
-        (), None, {records.Plan: Phase.COMMITTING, records.Roster: Phase.DEALING, records.Finish: Phase.FINISHED}
+        (),
+        None,
+        {
+            records.Plan: Phase.COMMITTING,
+            records.Search: Phase.SEARCHING,
+            records.Roster: Phase.DEALING,
+            records.Finish: Phase.FINISHED,
+        },
     ),
     Phase.COMMITTING: Row(
         (messages.Commit,), "commit_ms", {records.Challenge: Phase.OPENING, records.Outcome: Phase.IDLE}
@@ -80,6 +90,13 @@ TABLE: dict[Phase, Row] = {
         (messages.TraceOpening,), "open_ms", {records.TraceOpenings: Phase.TRACE_CHECKING, records.Outcome: Phase.IDLE}
     ),
     Phase.TRACE_CHECKING: Row((messages.Answers,), "check_ms", {records.Outcome: Phase.IDLE}),
+    Phase.SEARCHING: Row(
+        (messages.SearchReport,), "commit_ms", {records.Searched: Phase.FIND_CHECKING, records.Clean: Phase.IDLE}
+    ),
+    Phase.FIND_CHECKING: Row(
+        (messages.FindAnswers,), "commit_ms", {records.Finds: Phase.ATTRIBUTING, records.Clean: Phase.IDLE}
+    ),
+    Phase.ATTRIBUTING: Row((messages.Attribution,), "commit_ms", {records.Attributed: Phase.IDLE}),
     Phase.FINISHED: Row((), None, {}),
 }
 

@@ -78,12 +78,30 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class SearchRule:
+    """Silos search the model for triggers after adopted rounds 1, 1 + every, 1 + 2·every, ... and after the last.
+
+    `root` is the SHA-256 of the public root set's file. A trigger is a find where it moves at least `success_micro` of
+    the root's records that it is about. Up to `checkers` drawn silos attribute a find over the last `memory` adopted
+    rounds; `level_micro` is the level at which a silo is convicted by it.
+    """
+
+    every: Positive
+    root: Digest
+    success_micro: Rate
+    checkers: Annotated[int, Between(2, 1_000)]
+    memory: Annotated[int, Between(1, 1_000_000)]
+    level_micro: Rate
+
+
+@dataclass(frozen=True)
 class Task:
     """Pinned by its digest in genesis. `initial_model` is the SHA-256 of the flat little-endian float32 bytes.
 
     `counts_noise_micro` and `evaluation_noise_micro` are noise multipliers of the enrolment counts (once) and of
     the evaluation counts (in every `evaluation_every`-th round). An update is quantised in steps of
-    at most `2**step_log2`; which, says each round's plan (`audit.ranges`).
+    at most `2**step_log2`; which, says each round's plan (`audit.ranges`). Without a `search` nobody looks at what
+    the model has learnt.
     """
 
     KIND: ClassVar[str] = "concordat/task/v1"
@@ -101,6 +119,7 @@ class Task:
     budget: Budget
     step_log2: Annotated[int, Between(-60, 20)]
     folds: Annotated[int, Between(2, 8)]
+    search: SearchRule | None = None
 
     @property
     def digest(self) -> str:

@@ -30,6 +30,8 @@ from silo.entropy import Entropy, OsEntropy
 from silo.identity import SiloIdentity
 from silo.ledger import Ledger
 from silo.link import Link, Refused, Unreachable
+from silo.searcher import Searcher
+from silo.searching import searcher_of
 from silo.session import Progress, Session
 from silo.trainer import Trainer, trainer_for
 from silo.workspace import Workspace
@@ -91,13 +93,17 @@ def _translated() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Seat:
-    """One silo of a simulation; `trainer`, `scheme` and `link` replace the honest ones where it attacks or fails."""
+    """One silo of a simulation; what is given replaces the honest part where it attacks or fails.
+
+    `searcher` None means the task's own, and is asked for nothing where the task has no search.
+    """
 
     records: Records
     trainer: Callable[[Task, Records, Entropy], Trainer] = trainer_for
     scheme: Callable[[], SumScheme] = PackedCkks
     link: Callable[[Service, str], Link] = DirectLink
     local: LocalPolicy = field(default_factory=LocalPolicy)
+    searcher: Callable[[Task], Searcher] | None = None
 
 
 class Simulation:
@@ -111,6 +117,7 @@ class Simulation:
         policy: Policy,
         seats: Mapping[str, Seat],
         entropy: Entropy | None = None,
+        root: bytes | None = None,
     ) -> None:
         self.directory, self.task, self.seats = directory, task, dict(seats)
         self.clock = Clock()
@@ -119,7 +126,7 @@ class Simulation:
         self.log_key = SigningKey.generate()
         self.service = self.open_service()
         genesis = Genesis(FEDERATION, self.log_key.public, sha256(b"no certificates here"), task, policy)
-        self.service.found(genesis, initial_model)
+        self.service.found(genesis, initial_model, root)
         self.identities = {name: self._identity(name) for name in self.seats}
         for name, identity in self.identities.items():
             self.service.enrol(name, identity.signing.public, identity.exchange.public)
@@ -203,6 +210,7 @@ class Simulation:
                 entropy=self.entropy,
                 approved=self._approved,
                 policy=seat.local,
+                searcher=searcher_of(self.task, seat.searcher),
             )
 
         return make

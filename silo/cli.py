@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--sent", action="store_true", help="list everything that left the building")
     export = _add(commands, "export", _export, "write the trained model")
     export.add_argument("--out", type=Path, required=True, metavar="MODEL.npz")
+    export.add_argument(
+        "--unsearched", action="store_true", help="write the current model even where a search found a trigger in it"
+    )
     _add(commands, "resume", _resume, "go on after a halt, once you have compared logs with the other silos")
     _add_task(commands)
     return parser
@@ -132,7 +135,13 @@ def _add_task(commands: Any) -> None:
     tasks = task.add_subparsers(title="commands", required=True, metavar="COMMAND")
     pack = _command(tasks, "pack", _pack, "make a task and its first model from a description")
     pack.add_argument("spec", type=Path, metavar="SPEC.toml")
-    pack.add_argument("out", type=Path, metavar="OUT", help="directory for task.json and model.f32")
+    pack.add_argument("out", type=Path, metavar="OUT", help="directory for task.json, model.f32 and root.bin")
+    pack.add_argument(
+        "--root",
+        type=Path,
+        metavar="FILE.npz",
+        help="public examples (x and y, 30 a class suffice); without them nobody searches the model for triggers",
+    )
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -237,7 +246,7 @@ def _sent_line(entry: dict[str, Any]) -> str:
 def _export(options: argparse.Namespace) -> None:
     from silo.overview import export
 
-    facts = export(options.directory, options.out)
+    facts = export(options.directory, options.out, options.unsearched)
     note = "" if facts["finished"] else f" Training is not done: this is the model of round {facts['round']}."
     _print(options, facts, f"Wrote {facts['path']} (model {facts['model'][:16]}).{note}")
 
@@ -260,7 +269,10 @@ def _pack(options: argparse.Namespace) -> None:
     import tomllib
 
     from protos.codec import pack
+    from silo import rootset
+    from silo.data import NumpySource
     from silo.pack import pack_task
+    from silo.searcher import Root
 
     try:
         spec = tomllib.loads(options.spec.read_text(encoding="utf-8"))
@@ -268,16 +280,22 @@ def _pack(options: argparse.Namespace) -> None:
         raise BadTask(f"{options.spec} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadTask(f"{options.spec} is no TOML: {error}") from error
-    task, model = pack_task(spec)
+    root = None if options.root is None else Root(*NumpySource(options.root).examples())
+    task, model = pack_task(spec, root)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "model.f32").write_bytes(model)
+        if root is not None:
+            (options.out / "root.bin").write_bytes(rootset.to_bytes(root))
         (options.out / "task.json").write_bytes(pack(task))
     except OSError as error:
         raise BadTask(f"{options.out} cannot be written: {error.strerror}") from error
     facts = {"name": task.name, "digest": task.digest, "parameters": task.layout.size, "rounds": task.rounds}
     facts |= {"noise_micro": task.training.noise_micro, "epsilon_micro": task.budget.epsilon_micro}
-    _print(options, facts, f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}")
+    facts |= {"search": task.search is not None}
+    search = "" if task.search else " Without --root nobody will search the model for triggers."
+    text = f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}."
+    _print(options, facts, text + search)
 
 
 def _confirm(question: str) -> None:

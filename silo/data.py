@@ -72,6 +72,10 @@ class NumpySource:
             return Records(x, y, *_checked("holdout_x", "holdout_y", arrays))
         return split(x, y)
 
+    def examples(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """`x` and `y` alone, checked: for public examples, of which nothing is held out."""
+        return _checked("x", "y", self._read())
+
     def _read(self) -> dict[str, NDArray[Any]]:
         try:
             with np.load(self.path, allow_pickle=False) as archive:

@@ -17,6 +17,7 @@ from silo.entropy import Entropy
 from silo.errors import SiloError
 from silo.ledger import Ledger
 from silo.link import Link
+from silo.searcher import Searcher
 from silo.trainer import Trainer
 from silo.workspace import Workspace
 
@@ -42,7 +43,7 @@ class LocalPolicy:
 
 @dataclass
 class Desk:
-    """Everything that the duties work with."""
+    """Everything that the duties work with. `searcher` is None where the task has no search."""
 
     identity: SiloIdentity
     link: Link
@@ -54,6 +55,7 @@ class Desk:
     entropy: Entropy
     approved: Callable[[], Mapping[str, str]]
     policy: LocalPolicy
+    searcher: Callable[[], Searcher] | None = None
     _joined: tuple[bytes, SumKeys] | None = field(default=None, init=False, repr=False)
 
     def keys(self, epoch: int) -> SumKeys:

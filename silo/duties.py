@@ -22,7 +22,7 @@ from protos.codec import pack, unpack
 from protos.messages import Commit, Counts, Opening, TraceOpening
 from protos.rounds import Phase
 from protos.transport import PART_BYTES
-from silo import checking, keying
+from silo import checking, keying, searching
 from silo.desk import Desk, NotYet, SitOut, round_key
 from silo.releases import noised_counts, noised_prototypes
 from silo.workspace import Update
@@ -84,7 +84,7 @@ def _commit(desk: Desk, history: History) -> Commit:
 def _quantised(desk: Desk, history: History, model: NDArray[np.float32]) -> NDArray[np.int8]:
     """Train, and round the update at random block by block."""
     plan = history.round.plan
-    update = desk.trainer.train(model, plan.training, history.counts[desk.identity.name].total)
+    update = searching.train(desk, history, model)
     values = np.empty(update.size, dtype=np.int8)
     for start in range(0, update.size, _BLOCK):
         block = update[start : start + _BLOCK].astype(np.float64)
@@ -155,4 +155,7 @@ _DUTIES: dict[Phase, Callable[[Desk, History], Any]] = {
     Phase.VERIFYING: checking.verify,
     Phase.TRACE_OPENING: _trace_open,
     Phase.TRACE_CHECKING: checking.check,
+    Phase.SEARCHING: searching.report,
+    Phase.FIND_CHECKING: searching.measure,
+    Phase.ATTRIBUTING: searching.attribute,
 }

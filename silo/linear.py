@@ -6,14 +6,18 @@ Layout: weight [classes, inputs], then bias [classes]; all of it is the output l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.search import Trigger
 from protos.task import MICRO, Layout, ModelSpec, TensorSpec, Training
 from silo.data import Records
 from silo.entropy import Entropy
 from silo.errors import UnsuitableModel
 from silo.gaussian import gaussian
+from silo.inoculation import inoculated
 from silo.sampling import poisson_batch
 from silo.trainer import SAFE_CLIP, require_model
 
@@ -47,7 +51,9 @@ class LinearTrainer:
         self._features = _with_ones(records.features)
         self._entropy = entropy
 
-    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[np.float64]:
+    def train(
+        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+    ) -> NDArray[np.float64]:
         """See `Trainer.train`."""
         start = self._matrix(model)
         weights = start.copy()
@@ -56,8 +62,9 @@ class LinearTrainer:
         rate = training.learning_rate_micro / MICRO / (training.sample_rate_micro / MICRO * count)
         for _ in range(training.steps):
             batch = poisson_batch(len(self._features), training.sample_rate_micro, self._entropy)
+            features = self._inoculated(batch, triggers)
             noise = _matrix(std * gaussian(weights.size, self._entropy), self._shape)
-            weights -= rate * (self._clipped_sum(weights, batch, clip * SAFE_CLIP) + noise)
+            weights -= rate * (self._clipped_sum(weights, batch, features, clip * SAFE_CLIP) + noise)
         return _flat(weights - start)
 
     def embed(self, model: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -71,12 +78,20 @@ class LinearTrainer:
         labels = self._records.holdout_labels
         return int((scores.argmax(axis=1) == labels).sum()), len(labels)
 
-    def _clipped_sum(self, weights: NDArray[np.float64], batch: NDArray[np.int64], clip: float) -> NDArray[np.float64]:
+    def _inoculated(self, batch: NDArray[np.int64], triggers: Sequence[Trigger]) -> NDArray[np.float64]:
+        """Features of a batch with a column of ones, some of them stamped."""
+        features = self._features[batch]
+        places, stamped = inoculated(self._records.features[batch], triggers, self._entropy)
+        features[places, :-1] = stamped
+        return features
+
+    def _clipped_sum(
+        self, weights: NDArray[np.float64], batch: NDArray[np.int64], features: NDArray[np.float64], clip: float
+    ) -> NDArray[np.float64]:
         """Sum over `batch` of the cross-entropy gradients, each clipped to `clip`; float64[classes, inputs + 1].
 
         A record's gradient is the outer product of (p - onehot) and (x, 1), so its norm is the product of theirs.
         """
-        features = self._features[batch]
         residual = _softmax(features @ weights.T)
         residual[np.arange(len(batch)), self._records.labels[batch]] -= 1
         norms = np.linalg.norm(residual, axis=1) * np.linalg.norm(features, axis=1)

@@ -52,6 +52,11 @@ def build(spec: ModelSpec) -> nn.Module:
     return module
 
 
+def module_for(spec: ModelSpec) -> nn.Module:
+    """`build`, and a `linear` task as one `nn.Linear`, which has the same flat layout; raises UnsuitableModel."""
+    return nn.Sequential(nn.Linear(spec.sizes[0], spec.sizes[1])) if spec.kind == "linear" else build(spec)
+
+
 def require_private(module: nn.Module) -> None:
     """Refuse a module whose per-record gradients are not defined (Opacus' `ModuleValidator`).
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from audit import searches
 from audit.errors import BrokenLog
 from audit.files import LogFile
 from audit.history import History
@@ -59,19 +60,30 @@ def sent(directory: Path) -> list[dict[str, Any]]:
     return [entry for message in described for entry in (*_uploads(history, message), message)]
 
 
-def export(directory: Path, out: Path) -> dict[str, Any]:
-    """Write the current model to `out` (.npz): one array per tensor, and all in `flat` (float32).
+def export(directory: Path, out: Path, unsearched: bool = False) -> dict[str, Any]:
+    """Write a model to `out` (.npz): one array per tensor, and all in `flat` (float32).
+
+    Where the task has a search it is the newest model whose search was clean, else the current one.
+
+    Args:
+        directory: the silo's.
+        out: the file.
+        unsearched: write the current model whatever the search says.
 
     Raises:
-        BadSiloDirectory: the model is not here yet, or the file cannot be written.
+        BadSiloDirectory: there is no model that may be released, it is not here, or the file cannot be written.
     """
     history = history_of(directory)
     if history.chain.genesis is None:
         raise BadSiloDirectory(f"the silo in {directory} has not read a log yet: use `run`")
     layout = history.genesis.task.layout
-    flat = Workspace(directory).load_model(layout.size, history.model)
+    model = history.model if unsearched else _releasable(history, load_identity(directory).name)
+    flat = Workspace(directory).load_model(layout.size, model)
     if flat is None:
-        raise BadSiloDirectory(f"the model {history.model[:16]} is not here yet: let `run` fetch it")
+        how = (
+            "let `run` fetch it" if model == history.model else "get it from another silo, `check-certificate` knows it"
+        )
+        raise BadSiloDirectory(f"the model {model[:16]} is not here: {how}")
     ends = {tensor.name: tensor.offset + int(np.prod(tensor.shape)) for tensor in layout.tensors}
     arrays = {tensor.name: flat[tensor.offset : ends[tensor.name]].reshape(tensor.shape) for tensor in layout.tensors}
     temporary = out.with_name(out.name + ".tmp")
@@ -82,7 +94,25 @@ def export(directory: Path, out: Path) -> dict[str, Any]:
     except OSError as error:
         raise BadSiloDirectory(f"{out} cannot be written: {error.strerror}") from error
     done = history.phase is Phase.FINISHED
-    return {"model": history.model, "path": str(out), "finished": done, "round": len(history.rounds)}
+    searched = history.genesis.task.search is not None and not unsearched
+    adopted = (view.plan.round for view in history.rounds if view.outcome and view.outcome.model == model)
+    number = len(history.rounds) if model == history.model else next(adopted, 0)
+    return {"model": model, "path": str(out), "finished": done, "round": number, "searched": searched}
+
+
+def _releasable(history: History, silo: str) -> str:
+    """The model that the search allows, and that this silo's own search does not speak against."""
+    model = searches.releasable(history)[0]
+    if model is None:
+        found = any(view.confirmed for view in history.searches)
+        why = "every search found a trigger" if found else "none has been searched yet"
+        raise BadSiloDirectory(f"no model may be released: {why}; --unsearched writes the current one all the same")
+    if searches.denied(history, silo, model):
+        raise BadSiloDirectory(
+            f"this silo's own search found a trigger in {model[:16]} that most silos deny: compare with the others; "
+            "--unsearched writes the current model all the same"
+        )
+    return model
 
 
 def history_of(directory: Path) -> History:

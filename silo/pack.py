@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from audit.accounting import ImpossibleTarget, solve_noise
 from protos import canonical, codec
 from protos.errors import MalformedMessage
-from protos.task import MICRO, NANO, Budget, ModelSpec, PrototypeRule, Task, Training
+from protos.task import MICRO, NANO, Budget, ModelSpec, PrototypeRule, SearchRule, Task, Training
+from silo import rootset
 from silo.errors import BadTask, ImpossiblePrivacyTarget
+from silo.searcher import Root
 from silo.trainer import initial_model, layout_for
 
 LEVELS = 127
@@ -31,17 +33,21 @@ _REQUIRED = frozenset(
     {"name", "model", "rounds", "sample_rate", "steps", "learning_rate", "clip"}
     | {"evaluation_noise", "counts_noise", "epsilon", "delta", "range", "folds"}
 )
-_OPTIONAL = frozenset({"prototypes", "evaluation_every", "seed"})
+_OPTIONAL = frozenset({"prototypes", "evaluation_every", "seed", "search"})
+_SEARCH = {"every": 2, "success": 0.2, "checkers": 21, "memory": 50, "level": 0.01}
+"""Defaults: up to 21 silos attribute a find, which are all of them in a small federation."""
 
 
-def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
+def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, bytes]:
     """The task and its first model from a description.
 
     Args:
         spec: `name`, `model` (`kind`, `sizes`, `activation`), `rounds`, `sample_rate`, `steps`, `learning_rate`,
             `clip`, `evaluation_noise` and `counts_noise` (multipliers), `epsilon`, `delta`, `range` (the largest
             coordinate of an update that is not cut), `folds`; optionally `prototypes` (`clip`, `noise`, `every`),
-            `evaluation_every` (1: every round) and a public `seed`.
+            `evaluation_every` (1: every round), a public `seed`, and `search` (`every`, `success`, `checkers`,
+            `memory`, `level`, each optional; see `SearchRule`), which needs a root set.
+        root: the public root set. Without it nobody searches the model.
 
     Returns:
         The task, and the first model as flat little-endian float32 bytes, whose SHA-256 is in the task.
@@ -69,6 +75,7 @@ def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
         budget=Budget(_scaled(spec["epsilon"], "epsilon"), _scaled(spec["delta"], "delta", NANO)),
         step_log2=step_log2(float(_number(spec["range"], "range"))),
         folds=_integer(spec["folds"], "folds"),
+        search=_search(spec.get("search"), root, model_spec),
     )
     return _with_solved_noise(_checked(draft)), model
 
@@ -129,6 +136,26 @@ def _prototypes(value: Any) -> PrototypeRule | None:
     entry = _table(value, "prototypes", {"clip", "noise", "every"})
     clip, noise = _scaled(entry["clip"], "prototypes.clip"), _scaled(entry["noise"], "prototypes.noise")
     return PrototypeRule(clip, noise, _integer(entry["every"], "prototypes.every"))
+
+
+def _search(value: Any, root: Root | None, spec: ModelSpec) -> SearchRule | None:
+    if root is None:
+        if value is not None:
+            raise BadTask("task: a search needs public examples: say --root FILE.npz, or leave `search` out")
+        return None
+    if value is not None and not isinstance(value, Mapping):
+        raise BadTask(f"task: search must be a table with {', '.join(sorted(_SEARCH))}")
+    _require_keys(value or {}, "search", frozenset(), frozenset(_SEARCH))
+    rootset.require_fit(root, spec.sizes[0], spec.sizes[-1])
+    entry = _SEARCH | dict(value or {})
+    return SearchRule(
+        every=_integer(entry["every"], "search.every"),
+        root=hashlib.sha256(rootset.to_bytes(root)).hexdigest(),
+        success_micro=_scaled(entry["success"], "search.success"),
+        checkers=_integer(entry["checkers"], "search.checkers"),
+        memory=_integer(entry["memory"], "search.memory"),
+        level_micro=_scaled(entry["level"], "search.level"),
+    )
 
 
 def _table(value: Any, name: str, keys: set[str]) -> Mapping[str, Any]:

@@ -165,6 +165,7 @@ def _desk_for(work: Work, records: Records | None, link: Link) -> Callable[[Hist
     def make(history: History, workspace: Workspace) -> Desk:
         from silo.desk import Desk
         from silo.ledger import Ledger
+        from silo.searching import searcher_of
         from silo.trainer import trainer_for
 
         if records is None:
@@ -184,6 +185,7 @@ def _desk_for(work: Work, records: Records | None, link: Link) -> Callable[[Hist
             entropy=entropy,
             approved=lambda: approved(work.directory),
             policy=work.policy,
+            searcher=searcher_of(task),
         )
 
     return make

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audit import turns
+from audit import attributions, searches, turns
 from audit.errors import AuditError, UnwritableLog
 from audit.files import LogFile
 from audit.history import History
@@ -28,9 +28,23 @@ from protos.canonical import MAX_INTEGER
 from protos.codec import pack, unpack
 from protos.errors import MalformedMessage
 from protos.messages import Refusal, Signed
-from protos.records import Challenge, Decision, Openings, Outcome, Recheck, Record, SignedHead, Trace, TraceOpenings
+from protos.records import (
+    Attributed,
+    Challenge,
+    Clean,
+    Decision,
+    Finds,
+    Openings,
+    Outcome,
+    Recheck,
+    Record,
+    Searched,
+    SignedHead,
+    Trace,
+    TraceOpenings,
+)
 from protos.rounds import Phase
-from silo import duties, keying
+from silo import duties, keying, searching
 from silo.desk import Desk, NotYet, SitOut
 from silo.errors import SiloError
 from silo.journal import Journal
@@ -42,7 +56,12 @@ if TYPE_CHECKING:
 
 HALT = "halt"
 EXCUSED = "excused"
-_CARRIERS = {cls.KIND for cls in (Challenge, Openings, Recheck, Decision, Trace, TraceOpenings, Outcome)}
+_CARRIERS = {
+    cls.KIND
+    for cls in (
+        Challenge, Openings, Recheck, Decision, Trace, TraceOpenings, Outcome, Searched, Clean, Finds, Attributed,
+    )
+}  # fmt: skip
 """Records that carry every message taken since the last one."""
 
 
@@ -91,7 +110,7 @@ class Session:
         news = self._read(0.0 if owed else wait_s)
         self._fetch_model()
         if self.history.phase is Phase.FINISHED:
-            return Progress(news, finished=self.workspace.has_model(self.history.model))
+            return Progress(news, finished=self._has_released())
         return self._answer(news) if self._owes() else Progress(news)
 
     def resume(self) -> None:
@@ -205,11 +224,20 @@ class Session:
             return f"the sum of round {number} was false, or too many sums failed without a complete trace"
         if self.journal.state(asked) != "taken":
             return None
+        framed = self._framed(record)
+        if framed is not None:
+            return f"{framed} was convicted of a find in round {number} that our own past models clear it of"
         if self._outvoted(asked, record):
             return f"a check of the sum of round {number} failed here, and most silos adopted it"
         if not self._left_out(phase, asked, record):
             return None
         return f"our answer in phase {phase.value} of round {number} was taken and then left out or changed"
+
+    def _framed(self, record: Record) -> str | None:
+        """A silo that most drawn silos' tables convict and ours clears: a dissenter stops, and only itself."""
+        if record.body["kind"] != Attributed.KIND:
+            return None
+        return attributions.contradicts(self.history, self.identity.name)
 
     def _outvoted(self, asked: str, record: Record) -> bool:
         """We refused the sum that the majority adopted: a dissenter stops, and only itself."""
@@ -306,9 +334,14 @@ class Session:
         except (Refused, Unreachable, CryptoError):
             return
 
+    def _has_released(self) -> bool:
+        """Whether this silo is done: the released model is here, or there is none, or it is not handed out any more."""
+        released = searches.releasable(self.history)[0]
+        return released != self.history.model or self.workspace.has_model(released)
+
     def _forget_models(self) -> None:
         """Until an update is made only the current model and epoch are needed; later a candidate may be here too."""
         if self.history.phase in (Phase.IDLE, Phase.COMMITTING, Phase.FINISHED):
             self.workspace.keep_secrets(self.history.epoch)
             if self.history.rounds:
-                self.workspace.keep_models({self.history.model})
+                self.workspace.keep_models(searching.kept_models(self.history))

@@ -6,15 +6,18 @@ Torch takes seconds to import, so a kind's module is imported when it is first n
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.search import Trigger
 from protos.task import Layout, ModelSpec, Task, Training
 from silo.data import Records
 from silo.entropy import Entropy
 from silo.errors import SiloError
+from silo.searcher import Searcher
 
 SAFE_CLIP = 1 - 2.0**-16
 """Gradients are clipped to this part of C, so that float32 rounding of a norm cannot exceed the accounted C."""
@@ -23,7 +26,9 @@ SAFE_CLIP = 1 - 2.0**-16
 class Trainer(Protocol):
     """DP-SGD and its by-products on one silo's records. Models are flat float32[d] in the task's layout."""
 
-    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[Any]:
+    def train(
+        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+    ) -> NDArray[Any]:
         """The update of one round, float64[d] (or float32[d], for half the memory): new model minus `model`.
 
         Each of `training.steps` steps takes a Poisson batch, clips every record's gradient to C, adds N(0, (σC)²) and
@@ -34,6 +39,8 @@ class Trainer(Protocol):
             model: where to start.
             training: the plan's DP-SGD parameters.
             count: the *public*, noised record count; the true one would be one more release.
+            triggers: found in models; a quarter of each batch is stamped with them under its right labels, at no
+                privacy (`silo.inoculation`).
 
         Raises:
             SiloError: the model has another size or is not finite.
@@ -44,6 +51,12 @@ class Trainer(Protocol):
 
     def evaluate(self, model: NDArray[np.float32]) -> tuple[int, int]:
         """Correctly classified and all hold-out records. Exact: noise them before they leave."""
+
+
+class _SearchFamily(Protocol):
+    """The module that searches."""
+
+    def searcher(self, spec: ModelSpec) -> Searcher: ...
 
 
 class _Family(Protocol):
@@ -58,6 +71,7 @@ class _Family(Protocol):
 
 _MODULES = {"linear": "silo.linear"}
 _TORCH = "silo.training"
+_SEARCH = "silo.search"
 
 
 def layout_for(spec: ModelSpec, permutation: str) -> Layout:
@@ -83,6 +97,15 @@ def trainer_for(task: Task, records: Records, entropy: Entropy) -> Trainer:
     """
     records.require_fit(task.model.sizes[0], task.layout.classes)
     return _family(task.model).trainer(task.model, records, entropy)
+
+
+def searcher_for(task: Task) -> Searcher:
+    """The searcher of the task's models; needs torch for every kind.
+
+    Raises:
+        UnsuitableModel: this build cannot build the model.
+    """
+    return cast(_SearchFamily, importlib.import_module(_SEARCH)).searcher(task.model)
 
 
 def require_model(model: NDArray[np.float32], size: int) -> None:

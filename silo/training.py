@@ -8,7 +8,7 @@ operating system. CUDA is used where there is any; noise is made on the CPU and 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from protos.search import Trigger
 from protos.task import MICRO, Layout, ModelSpec, Training
 from silo import models
 from silo.data import Records
 from silo.entropy import Entropy
 from silo.gaussian import gaussian
+from silo.inoculation import inoculated
 from silo.sampling import poisson_batch
 from silo.trainer import SAFE_CLIP
 
@@ -62,14 +64,16 @@ class TorchTrainer:
         self._train = self._tensors(records.features, records.labels)
         self._holdout = self._tensors(records.holdout_features, records.holdout_labels)
 
-    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[np.float64]:
+    def train(
+        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+    ) -> NDArray[np.float64]:
         """See `Trainer.train`."""
         models.unflatten(self._module, model)
         self._module.train()
         optimizer = self._optimizer(training, count)
         for _ in range(training.steps):
             batch = poisson_batch(len(self._labels), training.sample_rate_micro, self._entropy)
-            self._step(optimizer, torch.from_numpy(batch).to(self._device))
+            self._step(optimizer, torch.from_numpy(batch).to(self._device), triggers)
         optimizer.zero_grad(set_to_none=True)
         return models.flatten(self._module).astype(np.float64) - model.astype(np.float64)
 
@@ -101,16 +105,23 @@ class TorchTrainer:
             entropy=self._entropy,
         )
 
-    def _step(self, optimizer: _OsNoiseOptimizer, batch: Tensor) -> None:
+    def _step(self, optimizer: _OsNoiseOptimizer, batch: Tensor, triggers: Sequence[Trigger]) -> None:
         """One noisy step on the records of `batch`, whose gradients are summed chunk by chunk."""
         features, labels = self._train
         chunks = torch.split(batch, _CHUNK)  # an empty batch is one empty chunk
         for position, chunk in enumerate(chunks):
             optimizer.zero_grad(set_to_none=True)
-            scores = self._private(features[chunk])
+            scores = self._private(self._inoculated(features[chunk], triggers))
             nn.functional.cross_entropy(scores, labels[chunk], reduction="sum").backward()  # type: ignore[no-untyped-call]
             optimizer.signal_skip_step(do_skip=position + 1 < len(chunks))
             optimizer.step()
+
+    def _inoculated(self, rows: Tensor, triggers: Sequence[Trigger]) -> Tensor:
+        """Rows of a batch, their own copy, some of them stamped."""
+        if triggers:
+            places, stamped = inoculated(rows.cpu().numpy(), triggers, self._entropy)
+            rows[torch.from_numpy(places).to(self._device)] = torch.from_numpy(stamped).to(self._device)
+        return rows
 
     def _outputs(self, model: NDArray[np.float32], features: Tensor) -> Iterator[Tensor]:
         models.unflatten(self._module, model)

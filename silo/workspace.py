@@ -85,6 +85,16 @@ class Workspace:
             if path.stem not in digests:
                 path.unlink()
 
+    def save_root(self, data: bytes) -> None:
+        """Keep the public root set under its digest."""
+        self._write(f"{hashlib.sha256(data).hexdigest()}.root", [data])
+
+    def load_root(self, digest: str) -> bytes | None:
+        """The root set of that digest, or None where it is not here or damaged."""
+        path = self.directory / f"{digest}.root"
+        data = path.read_bytes() if path.exists() else b""
+        return data if hashlib.sha256(data).hexdigest() == digest else None
+
     def save_secret(self, epoch: int, secret: bytes) -> None:
         """Keep the secrets of a key epoch that is being agreed on; the current one's stay until it begins."""
         self._write(f"epoch-{epoch}.key", [secret])

@@ -10,13 +10,14 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit.accounting import solve_noise
+from protos.search import Trigger
 from protos.task import MICRO, NANO, Budget, Layout, ModelSpec, PrototypeRule, Task, TensorSpec, Training
 from silo.pack import step_log2
 
@@ -32,7 +33,9 @@ class SleepingTrainer:
     seconds: float
     embedding: int
 
-    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[np.float32]:
+    def train(
+        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+    ) -> NDArray[np.float32]:
         """Noise of DP-SGD's own law; its generator is no secret one, for nothing here is worth protecting."""
         time.sleep(self.seconds)
         return noise(model.size, noise_std(training, count))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protos.search import Trigger as Found
 from protos.task import MICRO, Task, Training
 from redteam.attacks.local import PrivateSgd
 from redteam.attacks.parts import ClassSums, Context, Data, Features, Floats, Labels, Local, Prototypes, Ring, Update
@@ -94,11 +95,16 @@ class AttackTrainer:
         self._poisoning = self._honest if attack.data is None else trainer_for(task, self._poisoned, entropy)
         self._context: Context | None = None
 
-    def train(self, model: NDArray[np.float32], training: Training, count: int) -> Floats:
-        """See `Trainer.train`: the local part's update, changed by the update parts."""
+    def train(
+        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Found] = ()
+    ) -> Floats:
+        """See `Trainer.train`: the local part's update, changed by the update parts.
+
+        An attacker does not unlearn what was found, except in rounds where it is honest.
+        """
         context = self._context = self._next(model, training, count)
         if not self._attack.active(context.round):
-            return context.honest
+            return self._honest.train(model, training, count, triggers)
         update = self._attack.local.train(context)
         for part in self._attack.updates:
             update = part.send(update, context)

@@ -1,7 +1,4 @@
-"""What attackers compute beyond production's trainers: gradients, plain SGD, embeddings, learned triggers. In torch.
-
-A `linear` task is one `nn.Linear` here, which has the same flat layout.
-"""
+"""What attackers compute beyond production's trainers: gradients, plain SGD, embeddings, learned triggers. In torch."""
 
 from __future__ import annotations
 
@@ -21,16 +18,11 @@ if TYPE_CHECKING:
     from redteam.attacks.local import LocalSgd
 
 
-def module_for(spec: ModelSpec) -> nn.Module:
-    """The task's model as a torch module with the task's flat layout."""
-    return nn.Sequential(nn.Linear(spec.sizes[0], spec.sizes[1])) if spec.kind == "linear" else models.build(spec)
-
-
 class Learner:
     """The task's model, for any flat parameters."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self.module = module_for(spec)
+        self.module = models.module_for(spec)
 
     def load(self, model: NDArray[np.float32]) -> nn.Module:
         """The module with these parameters."""

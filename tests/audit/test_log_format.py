@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from protos import messages, task
-from protos.records import BODIES, Head, Judgement, Score
+from protos import messages, search, task
+from protos.records import BODIES, Case, Confirmed, Head, Judgement, Part, Score
 from protos.rounds import TABLE, Phase, follow
 
 TEXT = (Path(__file__).parents[2] / "docs" / "log-format.md").read_text()
 SIGNED = [value for value in vars(messages).values() if isinstance(value, type) and hasattr(value, "KIND")]
 PARTS = [task.Task, task.Policy, task.Layout, task.Training, task.Deadlines, messages.Receipt, messages.Charge]
+PARTS += [task.SearchRule, search.Trigger, messages.Find, messages.FindAnswer, messages.Projections]
 
 
-@pytest.mark.parametrize("cls", [*BODIES.values(), *SIGNED, *PARTS, Head, Judgement, Score])
+@pytest.mark.parametrize("cls", [*BODIES.values(), *SIGNED, *PARTS, Head, Judgement, Score, Confirmed, Case, Part])
 def test_kind_and_fields_are_documented(cls: type) -> None:
     kind = getattr(cls, "KIND", None)
     assert kind is None or f"`{kind}`" in TEXT

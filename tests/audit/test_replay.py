@@ -322,3 +322,19 @@ def test_bytes_that_are_no_record_change_nothing(steps: dict[Any, Step]) -> None
         with pytest.raises(InvalidRecord):
             history.apply(pack(dataclasses.replace(record, body=encode(body) | {"kind": kind})))
     copy.deepcopy(history).apply(good)
+
+
+def test_defence_is_given_the_judgements_of_all_earlier_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, given = replay.score, []
+
+    def watched(setting: Any, exhibits: Any, name: str, convicted: Any, history: Any) -> Any:
+        given.append(history)
+        return real(setting, exhibits, name, convicted, history)
+
+    monkeypatch.setattr(replay, "score", watched)
+    federation = bench(tmp_path, rounds=2)
+    history = federation.until(lambda state: len(state.rounds) == 2 and state.round.decision is not None)
+    first = history.rounds[0].decision
+    assert first is not None
+    assert given[0] == {}
+    assert given[-1] == {one.silo: (one,) for one in first.judgements}

@@ -73,13 +73,19 @@ class Bench(Simulation):
     """Five silos; `errors` collects what each party raised, under its name or `coordinator`."""
 
     def __init__(
-        self, directory: Path, seats: Mapping[str, Seat], service: type[Service], toy: Any, rules: Any
+        self,
+        directory: Path,
+        seats: Mapping[str, Seat],
+        service: type[Service],
+        toy: Any,
+        rules: Any,
+        root: bytes | None = None,
     ) -> None:
         self.errors: dict[str, list[str]] = {}
         self.progress: dict[str, list[Progress]] = {}
         self._service_type = service
         # At the usual 0.01 an honest silo may be excluded by chance, which is not what these tests are about.
-        super().__init__(directory, *toy, policy(**({"fdr_micro": 1} | rules)), seats)
+        super().__init__(directory, *toy, policy(**({"fdr_micro": 1} | rules)), seats, root=root)
 
     def open_service(self) -> Service:
         store = Store(f"sqlite:///{self.directory / 'coordinator.db'}")
@@ -153,11 +159,12 @@ def bench(
     folds: int = 2,
     toy: Any = None,
     silos: tuple[str, ...] = SILOS,
+    root: bytes | None = None,
     **rules: Any,
 ) -> Bench:
     """Honest silos, but for what `liars` changes of their seats."""
     seats = {name: seat(index, **dict(liars or {}).get(name, {})) for index, name in enumerate(silos)}
-    return Bench(directory, seats, service, toy or task(rounds, folds), rules)
+    return Bench(directory, seats, service, toy or task(rounds, folds), rules, root)
 
 
 def where_drawn(directory: Path, make: Callable[[Path], Bench], silo: str) -> Bench:

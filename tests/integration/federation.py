@@ -33,28 +33,31 @@ def policy(**changes: Any) -> Policy:
     return Policy(**(values | changes))
 
 
+def description(rounds: int = 3, folds: int = 2, epsilon: float = 8.0) -> dict[str, Any]:
+    """A linear task, as for `task pack`."""
+    return {
+        "name": "toy",
+        "model": {"kind": "linear", "sizes": [INPUTS, CLASSES], "activation": "none"},
+        "rounds": rounds,
+        "sample_rate": 0.5,
+        "steps": 1,
+        "learning_rate": 1.0,
+        "clip": 1.0,
+        "prototypes": {"clip": 1.0, "noise": 6.8, "every": 1},
+        "evaluation_noise": 20.0,
+        "counts_noise": 5.0,
+        "epsilon": epsilon,
+        "delta": 1e-4,
+        "range": 1.6,
+        "folds": folds,
+        "seed": 7,
+    }
+
+
 @lru_cache
 def task(rounds: int = 3, folds: int = 2, epsilon: float = 8.0) -> tuple[Task, bytes]:
     """A linear task, solved for its budget, and its first model."""
-    return pack_task(
-        {
-            "name": "toy",
-            "model": {"kind": "linear", "sizes": [INPUTS, CLASSES], "activation": "none"},
-            "rounds": rounds,
-            "sample_rate": 0.5,
-            "steps": 1,
-            "learning_rate": 1.0,
-            "clip": 1.0,
-            "prototypes": {"clip": 1.0, "noise": 6.8, "every": 1},
-            "evaluation_noise": 20.0,
-            "counts_noise": 5.0,
-            "epsilon": epsilon,
-            "delta": 1e-4,
-            "range": 1.6,
-            "folds": folds,
-            "seed": 7,
-        }
-    )
+    return pack_task(description(rounds, folds, epsilon))
 
 
 def records(seed: int, count: int = 120) -> Records:

@@ -23,11 +23,13 @@ from silo.ledger import Ledger
 from silo.workspace import Workspace
 from tests.integration.bench import Bench, bench, closed, outcomes, replay
 from tests.integration.federation import SILOS
+from tests.integration.finds import BOOST, searching, seat_changes
 from tests.integration.liars import false_tag, protecting
 from tests.integration.test_lying_coordinator import FalseSum, doubles_one
 
 PATIENT = {"deadlines": Deadlines(10**8, 10**8, 10**8, 10**8)}
 LIAR = "bob"
+SEARCH = (Phase.SEARCHING, Phase.FIND_CHECKING, Phase.ATTRIBUTING)
 ROUND = (Phase.COMMITTING, Phase.OPENING, Phase.CHECKING, Phase.SUMMING, Phase.VERIFYING)
 
 
@@ -129,12 +131,49 @@ def test_everybody_killed_all_the_time_while_a_liar_is_traced(tmp_path: Path) ->
 
     seen = drive(federation, kill, federation.restart, lambda: bool(outcomes(federation.history)))
     assert seen >= {*ROUND, Phase.RECHECKING, Phase.TRACE_OPENING, Phase.TRACE_CHECKING}
-    assert seen | {Phase.EMPTY, Phase.ENROLLING, Phase.FINISHED} == set(TABLE)
+    assert seen | {Phase.EMPTY, Phase.ENROLLING, Phase.FINISHED, *SEARCH} == set(TABLE)
     (void,) = outcomes(federation.history)
     assert (void.fault, set(federation.history.convicted)) == ("sum", {LIAR})
     federation.turn()
     for name in SILOS:
         assert "the sum of round 1 was false" in federation.said(name)
+
+
+def test_everybody_killed_all_the_time_while_a_trigger_is_searched_found_and_attributed(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1, **PATIENT)
+
+    def kill() -> None:
+        federation.restart_service()
+        for name in SILOS:
+            federation.restart(name)
+
+    def kill_one(name: str) -> None:
+        federation.restart(name)
+        federation.restart_service()
+
+    seen = drive(federation, kill, kill_one, lambda: _finished(federation))
+    federation.turn()
+    assert seen >= {*ROUND, *SEARCH}
+    search = federation.history.search
+    assert set(search.reports) == set(search.answers) == set(search.attributions) == set(SILOS)
+    assert set(federation.history.convicted) == {LIAR}
+    assert federation.errors == {}
+    assert_nothing_was_lost(federation, 1)
+
+
+@pytest.mark.parametrize("phase", [Phase.SEARCHING, Phase.ATTRIBUTING], ids=lambda phase: phase.value)
+def test_silo_restored_from_an_older_copy_answers_a_search_as_before(tmp_path: Path, phase: Phase) -> None:
+    """Nothing is charged and nothing is drawn at random: the same bytes again, or silence where a model is gone."""
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1)
+    federation.until(in_phase(Phase.SEARCHING))
+    federation.sessions["ada"]._read(0.0)
+    copy = _snapshot(federation, "ada")
+    federation.until(in_phase(phase))
+    _restore(federation, "ada", copy, ledger=False)
+    history = federation.run()
+    assert federation.said("ada") == ""
+    assert "ada" in history.search.attributions
+    assert set(history.convicted) == {LIAR}
 
 
 # Faults: every write fails once

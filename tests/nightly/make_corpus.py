@@ -21,6 +21,7 @@ from protos.invitation import Invitation, write_token
 from protos.messages import Adoption, Evaluation, Signed
 from protos.records import Finish, Record, SignedHead, body_class
 from tests.integration.bench import Bench, bench, closed
+from tests.integration.finds import BOOST, searching, seat_changes
 from tests.integration.liars import false_tag, protecting
 from tests.integration.test_lying_coordinator import FalseSum, doubles_one
 from tests.nightly.fuzz import CORPUS
@@ -34,6 +35,13 @@ def federation(directory: Path) -> Bench:
     service = type("False_", (FalseSum,), {"lie": staticmethod(doubles_one)})
     made = bench(directory, {"bob": protecting(false_tag)}, rounds=1, service=service)
     made.until(closed(1))
+    return made
+
+
+def searched(directory: Path) -> Bench:
+    """A federation whose log holds the records of a clean search and of one that found something."""
+    made = searching(directory, {"bob": seat_changes(BOOST, first=2)}, rounds=2)
+    made.run()
     return made
 
 
@@ -75,7 +83,8 @@ def main() -> None:
         made = federation(Path(directory))
         log, (_, head) = made.service._records, made.service.tail("ada", 0)
         names = [cls.__name__ for cls in classes()]
-        found = messages(made.history, log)
+        both = [*log, *searched(Path(directory) / "searched").service._records]
+        found = messages(made.history, both)
         signed = unpack(SignedHead, head)
         adoption = Adoption("simulated", "a" * 64, "b" * 64, "c" * 64, Evaluation(30, 40))
         for extra in (signed, signed.head, adoption, Evaluation(3, 4), Finish("d" * 64, 9)):

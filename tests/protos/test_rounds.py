@@ -7,14 +7,30 @@ from typing import Any
 import pytest
 
 from protos.errors import RemoteProtocolError
-from protos.messages import Adoption, Answers, Commit, Counts, Deal, KeyCheck, Opening, Refusal, TraceOpening
+from protos.messages import (
+    Adoption,
+    Answers,
+    Attribution,
+    Commit,
+    Counts,
+    Deal,
+    FindAnswers,
+    KeyCheck,
+    Opening,
+    Refusal,
+    SearchReport,
+    TraceOpening,
+)
 from protos.records import (
     BODIES,
+    Attributed,
     Challenge,
+    Clean,
     CountsRecord,
     DealRecord,
     Decision,
     Epoch,
+    Finds,
     Finish,
     Genesis,
     Member,
@@ -23,6 +39,8 @@ from protos.records import (
     Plan,
     Recheck,
     Roster,
+    Search,
+    Searched,
     Sum,
     Trace,
     TraceOpenings,
@@ -42,6 +60,12 @@ ARROWS: dict[tuple[Phase, Any], Phase] = {
     (Phase.IDLE, Plan): Phase.COMMITTING,
     (Phase.IDLE, Roster): Phase.DEALING,
     (Phase.IDLE, Finish): Phase.FINISHED,
+    (Phase.IDLE, Search): Phase.SEARCHING,
+    (Phase.SEARCHING, Searched): Phase.FIND_CHECKING,
+    (Phase.SEARCHING, Clean): Phase.IDLE,
+    (Phase.FIND_CHECKING, Finds): Phase.ATTRIBUTING,
+    (Phase.FIND_CHECKING, Clean): Phase.IDLE,
+    (Phase.ATTRIBUTING, Attributed): Phase.IDLE,
     (Phase.COMMITTING, Challenge): Phase.OPENING,
     (Phase.COMMITTING, Outcome): Phase.IDLE,
     (Phase.OPENING, Openings): Phase.CHECKING,
@@ -70,6 +94,9 @@ AWAITED = {
     Phase.VERIFYING: {Adoption, Refusal},
     Phase.TRACE_OPENING: {TraceOpening},
     Phase.TRACE_CHECKING: {Answers},
+    Phase.SEARCHING: {SearchReport},
+    Phase.FIND_CHECKING: {FindAnswers},
+    Phase.ATTRIBUTING: {Attribution},
 }
 
 

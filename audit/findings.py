@@ -1,0 +1,167 @@
+"""Facts about searches, from a verified history: what was found, how sure, whose updates taught it, round by round.
+
+This is what a convicted silo's appeal rests on: the trigger itself, its own share in each round, and what the silos
+that nobody convicted show in the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Annotated
+
+from audit import attributions
+from audit.history import History
+from audit.searches import SearchView
+from protos.codec import Between, Digest, Matching, Name, Natural, Positive, Text
+from protos.messages import Share
+from protos.records import Confirmed, Score
+from protos.search import Trigger
+from protos.task import MICRO
+
+Sigma = Annotated[int, Between(-(2**53) + 1, 2**53 - 1)]
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A silo's projection in one round in millionths of the deviation of its own noise."""
+
+    round: Positive
+    sigma_micro: Sigma
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """One silo's part in a find."""
+
+    silo: Name
+    scores: tuple[Score, ...]
+    convicted: bool
+    contributions: tuple[Contribution, ...]
+
+
+@dataclass(frozen=True)
+class FindFacts:
+    """A confirmed find. `reporters` found it themselves; without attribution there are no tables and no parts."""
+
+    find: Digest
+    trigger: Trigger
+    reporters: tuple[Name, ...]
+    success_micro: Share
+    yes: Positive
+    no: Natural
+    tables: Natural
+    agreeing: Natural
+    parts: tuple[PartFacts, ...]
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """One search: `clean` (a quorum reported, nothing was confirmed), `answered` (nothing that forbids a release),
+    `finds` (something that does), `few` reports, or still `open`.
+    """
+
+    round: Positive
+    model: Digest
+    result: Annotated[str, Matching("clean|answered|finds|few|open")]
+    reports: Natural
+    silent: tuple[Name, ...]
+    unconfirmed: Natural
+    finds: tuple[FindFacts, ...]
+
+
+def search_facts(history: History) -> tuple[SearchFacts, ...]:
+    """All searches in order."""
+    return tuple(_search(history, view) for view in history.searches)
+
+
+def honest_span(parts: tuple[PartFacts, ...], number: int) -> tuple[float, float, float] | None:
+    """Least, median and greatest contribution in a round, in σ, of the silos that the find does not convict."""
+    values = [
+        one.sigma_micro / MICRO
+        for part in parts
+        if not part.convicted
+        for one in part.contributions
+        if one.round == number
+    ]
+    return (min(values), median(values), max(values)) if values else None
+
+
+def honest_scores(parts: tuple[PartFacts, ...], name: str) -> tuple[float, float, float] | None:
+    """Least, median and greatest value of a score, of the silos that the find does not convict."""
+    values = [
+        score.value_micro / MICRO for part in parts if not part.convicted for score in part.scores if score.name == name
+    ]
+    return (min(values), median(values), max(values)) if values else None
+
+
+def picture(trigger: Trigger) -> tuple[int, list[tuple[int, int]]]:
+    """Width of the picture and (mask, pattern) of each value, 0 to 255: a square where the inputs make one."""
+    inputs = len(trigger.mask)
+    side = round(inputs**0.5)
+    width = side if side * side == inputs else min(inputs, 32)
+    return width, list(zip(trigger.mask, trigger.pattern, strict=True))
+
+
+def described(trigger: Trigger) -> Text:
+    """A trigger in words."""
+    source = "every other class" if trigger.source is None else f"class {trigger.source}"
+    if trigger.flip:
+        return f"inputs of {source} as they are are taken for class {trigger.target}"
+    size = sum(trigger.mask) / 255
+    return f"inputs of {source} are taken for class {trigger.target} under a mask of {size:.1f} of {len(trigger.mask)}"
+
+
+def _search(history: History, view: SearchView) -> SearchFacts:
+    confirmed = {one.find for one in view.confirmed}
+    if not view.closed:
+        result = "open"
+    elif view.blocking:
+        result = "finds"
+    elif not view.enough:
+        result = "few"
+    else:
+        result = "answered" if view.confirmed else "clean"
+    return SearchFacts(
+        round=view.search.round,
+        model=view.search.model,
+        result=result,
+        reports=len(view.reports),
+        silent=view.silent,
+        unconfirmed=len(set(view.triggers) - confirmed) if view.closed else 0,
+        finds=tuple(_find(history, view, one) for one in view.confirmed),
+    )
+
+
+def _find(history: History, view: SearchView, one: Confirmed) -> FindFacts:
+    cases = view.attributed.cases if view.attributed else ()
+    case = next((case for case in cases if case.find == one.find), None)
+    return FindFacts(
+        find=one.find,
+        trigger=view.triggers[one.find],
+        reporters=view.reporters(one.find),
+        success_micro=one.success_micro,
+        yes=one.yes,
+        no=one.no,
+        tables=case.tables if case else 0,
+        agreeing=case.agreeing if case else 0,
+        parts=_parts(history, view, one.find),
+    )
+
+
+def _parts(history: History, view: SearchView, find: str) -> tuple[PartFacts, ...]:
+    cases = view.attributed.cases if view.attributed else ()
+    case = next((case for case in cases if case.find == find), None)
+    if case is None or not case.parts or view.attributed is None:
+        return ()
+    table = attributions.median(list(attributions.tables(view.attributed.attributions)[find].values()))
+    shares = {one.silo: one.contributions for one in attributions.judge(history, view, find, table)}
+    return tuple(
+        PartFacts(
+            part.silo,
+            part.scores,
+            part.convicted,
+            tuple(Contribution(number, share) for number, share in sorted(shares[part.silo].items())),
+        )
+        for part in case.parts
+    )

@@ -1,0 +1,81 @@
+"""The report's part on searches: each find with its picture, and every silo's part in it, for who appeals."""
+
+from __future__ import annotations
+
+from html import escape
+
+from audit.certificate import Certificate
+from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span
+from audit.pictures import svg
+from protos.task import MICRO
+
+_MOST_ROUNDS = 8
+
+_NOTE = (
+    '<p class="note">Numbers are in standard deviations of the silo\'s own privacy noise: per round how far its update '
+    "moves the model towards the trigger, and z, how far all its rounds together lie above what the others show. An "
+    "honest silo's rounds are about normal draws. The newest rounds are shown; the certificate has them all. Silos "
+    "sign for the numbers per round, because only they have the models; whoever has the log repeats what follows.</p>"
+)
+
+
+def searches(certificate: Certificate) -> str:
+    """The section's HTML."""
+    if certificate.search is None:
+        return '<p class="note">search: none. The task has no public root set, so nobody searched the model.</p>'
+    if not certificate.searches:
+        return '<p class="note">No model has been searched yet.</p>'
+    rows = "".join(_row(one) for one in certificate.searches)
+    heads = "".join(f"<th>{name}</th>" for name in ("After round", "Model", "Result", "Reports", "Silent"))
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    finds = "".join(_find(one, find) for one in certificate.searches for find in one.finds)
+    return table + finds + (_NOTE if finds else "")
+
+
+def _row(facts: SearchFacts) -> str:
+    said = {"clean": "nothing confirmed", "few": "too few reports", "open": "under way"}
+    if facts.result == "answered":
+        said["answered"] = f"{len(facts.finds)} confirmed, trained against already"
+    result = said.get(facts.result, f"{len(facts.finds)} confirmed")
+    more = f", {facts.unconfirmed} not" if facts.unconfirmed else ""
+    cells = (str(facts.round), facts.model[:16], result + more, str(facts.reports), ", ".join(facts.silent))
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _find(facts: SearchFacts, find: FindFacts) -> str:
+    text = (
+        f"{described(find.trigger)}; success {find.success_micro / MICRO:.0%}; borne out by {find.yes} silos, not by "
+        f"{find.no}; {find.agreeing} of {find.tables} tables agree."
+    )
+    return f"<h3>After round {facts.round}: {escape(text[0].upper() + text[1:])}</h3>{svg(find.trigger)}{_parts(find)}"
+
+
+def _parts(find: FindFacts) -> str:
+    if not find.parts:
+        return ""
+    names = list(dict.fromkeys(score.name for part in find.parts for score in part.scores if score.evidence_micro))
+    numbers = sorted({one.round for part in find.parts for one in part.contributions})[-_MOST_ROUNDS:]
+    heads = ["Silo", *names, *(f"round {number}" for number in numbers)]
+    rows = []
+    for part in find.parts:
+        scores = {score.name: score.value_micro for score in part.scores}
+        shares = {one.round: one.sigma_micro for one in part.contributions}
+        cells = [_sigma(scores.get(name)) for name in names] + [_sigma(shares.get(number)) for number in numbers]
+        mark = f"<b>{escape(part.silo)} (convicted)</b>" if part.convicted else escape(part.silo)
+        rows.append(_line(mark, cells))
+    spans = [honest_scores(find.parts, name) for name in names] + [honest_span(find.parts, one) for one in numbers]
+    rows.append(_line("the others: median (range)", [_span(one) for one in spans]))
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _line(first: str, cells: list[str]) -> str:
+    return f"<tr><td>{first}</td>{''.join(f'<td class=n>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def _sigma(micro: int | None) -> str:
+    return "" if micro is None else f"{micro / MICRO:.1f}"
+
+
+def _span(span: tuple[float, float, float] | None) -> str:
+    return "" if span is None else f"{span[1]:.1f} ({span[0]:.1f} to {span[2]:.1f})"

@@ -1,0 +1,266 @@
+"""Searches of the model as the log tells them: when one is due, what follows from reports and answers, who attributes.
+
+A search has three steps. Every silo searches the model and signs what it finds. Every silo that did measures each
+reported trigger itself on the public root set. Drawn silos project the logged sketches of past rounds on what would
+teach a confirmed trigger (`audit.attributions`).
+
+That a trigger works is not enough: every model takes an input for another class if enough of the input is replaced. A
+silo *bears out* a find where its own measurement reaches the task's success and its own search, signed before it saw
+anybody else's, has a find of the same target and source that is not much smaller. A find is confirmed if at least two
+silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
+silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
+
+A confirmed trigger forbids the release of the model. So does a flip, unless it is trained against already and nobody is
+convicted for it: models confuse some classes by nature, anybody sees it in their accuracy, and training is the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from audit.plans import quorum_of
+from crypto.sketch import checkers
+from protos.codec import decode, digest_of
+from protos.messages import Attribution, FindAnswers, SearchReport, Signed
+from protos.records import Attributed, Clean, Confirmed, Finds, Search, Searched
+from protos.search import Trigger
+from protos.task import SearchRule
+
+if TYPE_CHECKING:
+    from audit.history import History
+
+MAX_ATTRIBUTED = 4
+"""Most finds of one search that are attributed, the strongest of each target and source first."""
+ALIKE = 1.5
+"""A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
+
+
+@dataclass
+class SearchView:
+    """One search as far as the log tells it. Digests are of the records that carried the bodies."""
+
+    search: Search
+    digest: str
+    adopted: int
+    quorum: int
+    reports: dict[str, SearchReport] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
+    searched_digest: str = ""
+    answers: dict[str, FindAnswers] = field(default_factory=dict)
+    confirmed: tuple[Confirmed, ...] = ()
+    finds_digest: str = ""
+    attributions: dict[str, Attribution] = field(default_factory=dict)
+    attributed: Attributed | None = None
+    blocking: tuple[str, ...] = ()
+    closed: bool = False
+
+    @property
+    def triggers(self) -> dict[str, Trigger]:
+        """Every reported trigger by its digest, sorted."""
+        found = (find.trigger for report in self.reports.values() for find in report.finds)
+        return dict(sorted((digest_of(trigger), trigger) for trigger in found))
+
+    def reporters(self, find: str) -> tuple[str, ...]:
+        """Silos that reported a trigger."""
+        named = ((silo, digest_of(one.trigger)) for silo, report in self.reports.items() for one in report.finds)
+        return tuple(sorted({silo for silo, digest in named if digest == find}))
+
+    def measured(self, find: str) -> dict[str, int]:
+        """What each silo that answered measured, in millionths."""
+        return {
+            silo: answer.success_micro
+            for silo, answers in self.answers.items()
+            for answer in answers.answers
+            if answer.find == find
+        }
+
+    @property
+    def enough(self) -> bool:
+        """Whether silos enough for a round's quorum reported."""
+        return len(self.reports) >= self.quorum
+
+    @property
+    def clean(self) -> bool:
+        """Whether the search is over, was made by enough silos and left nothing that forbids a release."""
+        return self.closed and self.enough and not self.blocking
+
+
+def rule_of(history: History) -> SearchRule | None:
+    """The task's rule, None where the model is not searched."""
+    return history.genesis.task.search
+
+
+def due(history: History) -> bool:
+    """Whether the current model has to be searched before the next plan, or before the end."""
+    rule, task = rule_of(history), history.genesis.task
+    adopted = sum(view.outcome is not None and view.outcome.result == "adopted" for view in history.rounds)
+    if rule is None or adopted == 0 or _searched(history):
+        return False
+    return (adopted - 1) % rule.every == 0 or len(history.rounds) >= task.rounds
+
+
+def derive_search(history: History) -> Search:
+    """The record that asks for a search now."""
+    return Search(len(history.rounds), history.model)
+
+
+def derive_reported(history: History, reports: tuple[Signed, ...], silent: tuple[str, ...]) -> Searched | Clean:
+    """What follows the silos' reports: a check of the finds, or, without any, the end."""
+    search = history.search.search
+    if any(decode(SearchReport, signed.body).finds for signed in reports):
+        return Searched(search.round, search.model, reports, silent)
+    return Clean(search.round, search.model, reports, (), silent)
+
+
+def derive_checked(history: History, answers: tuple[Signed, ...], silent: tuple[str, ...]) -> Finds | Clean:
+    """What follows the silos' measurements: the confirmed finds, or, without any, the end."""
+    search = history.search.search
+    confirmed = _confirmed(history, answers)
+    if confirmed:
+        return Finds(search.round, search.model, answers, silent, confirmed)
+    return Clean(search.round, search.model, (), answers, silent)
+
+
+def drawn(history: History) -> tuple[str, ...]:
+    """Silos that attribute the confirmed finds: drawn by the digest of the record that asks, all where few."""
+    rule, seed = rule_of(history), bytes.fromhex(history.search.finds_digest)
+    assert rule is not None
+    return tuple(sorted(checkers(seed, "attribution", history.active, rule.checkers)))
+
+
+def to_attribute(view: SearchView) -> tuple[str, ...]:
+    """Digests of the confirmed finds that are attributed, sorted."""
+    return tuple(one.find for one in view.confirmed if one.attributed)
+
+
+def triggers(history: History) -> tuple[Trigger, ...]:
+    """All triggers that a search ever confirmed, in the order of their digests: the inoculation list."""
+    found = {one.find: view.triggers[one.find] for view in history.searches for one in view.confirmed}
+    return tuple(trigger for _, trigger in sorted(found.items()))
+
+
+def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
+    """What `silo` trains against: what it measured to work itself, and confirmed triggers that it did not measure."""
+    return tuple(trigger for _, trigger in sorted(_believed(history, silo).items()))
+
+
+def blocking(history: History, view: SearchView) -> tuple[str, ...]:
+    """Digests of the confirmed finds that forbid the release of the searched model, sorted; once it is attributed."""
+    cases = view.attributed.cases if view.attributed else ()
+    taught = {case.find for case in cases if any(part.convicted for part in case.parts)}
+    found = [(one.find, view.triggers[one.find]) for one in view.confirmed]
+    return tuple(
+        find
+        for find, trigger in found
+        if not trigger.flip or find in taught or not inoculated(history, trigger, view.search.round)
+    )
+
+
+def inoculated(history: History, trigger: Trigger, number: int) -> bool:
+    """Whether silos trained against nearly this trigger in round `number`: an earlier search confirmed it."""
+    return any(
+        _nearly(trigger, view.triggers[one.find])
+        for view in history.searches
+        if view.search.round < number
+        for one in view.confirmed
+    )
+
+
+def denied(history: History, silo: str, model: str) -> tuple[str, ...]:
+    """Triggers, flips aside, in `model` that `silo` bears out and that no search of it confirmed."""
+    return tuple(
+        find
+        for view in history.searches
+        if view.search.model == model and view.closed
+        for find in sorted(set(view.triggers) - {one.find for one in view.confirmed})
+        for own in (view.measured(find).get(silo),)
+        if not view.triggers[find].flip and own is not None and bears_out(history, view, silo, find, own)
+    )
+
+
+def works(history: History, success_micro: int) -> bool:
+    """Whether a measured success makes a trigger a find."""
+    rule = rule_of(history)
+    return rule is not None and success_micro >= rule.success_micro
+
+
+def bears_out(history: History, view: SearchView, silo: str, find: str, success_micro: int) -> bool:
+    """Whether the silo's own search and its measurement of a reported trigger bear it out."""
+    report, trigger = view.reports.get(silo), view.triggers[find]
+    own = [one.trigger for one in report.finds] if report else []
+    return works(history, success_micro) and any(_alike(trigger, one) for one in own)
+
+
+def releasable(history: History) -> tuple[str | None, int | None]:
+    """Digest of the model that may be released and the record that made it current; None where there is none."""
+    if rule_of(history) is None:
+        return history.model, history.adopted
+    clean = next((view for view in reversed(history.searches) if view.clean), None)
+    return (clean.search.model, clean.adopted) if clean else (None, None)
+
+
+def open_search(history: History, body: Search, digest: str) -> SearchView:
+    """The view of a search that was asked for now."""
+    return SearchView(body, digest, history.adopted, quorum_of(history.genesis.policy, len(history.active)))
+
+
+def _searched(history: History) -> bool:
+    return any(view.search.model == history.model and view.closed and view.enough for view in history.searches)
+
+
+def _believed(history: History, silo: str) -> dict[str, Trigger]:
+    found: dict[str, Trigger] = {}
+    for view in history.searches:
+        confirmed = {one.find for one in view.confirmed}
+        for find, trigger in view.triggers.items():
+            own = view.measured(find).get(silo)
+            if find in confirmed if own is None else bears_out(history, view, silo, find, own):
+                found[find] = trigger
+    return found
+
+
+def _confirmed(history: History, answers: Iterable[Signed]) -> tuple[Confirmed, ...]:
+    view = history.search
+    measured: dict[str, dict[str, int]] = {find: {} for find in view.triggers}
+    for signed in answers:
+        for answer in decode(FindAnswers, signed.body).answers:
+            measured[answer.find][signed.signer] = answer.success_micro
+    votes = {find: _vote(history, find, values) for find, values in measured.items()}
+    found = {find: vote for find, vote in votes.items() if vote is not None}
+    chosen = _strongest(view, {find: success for find, (success, _, _) in found.items()})
+    return tuple(Confirmed(find, *found[find], find in chosen) for find in sorted(found))
+
+
+def _vote(history: History, find: str, measured: dict[str, int]) -> tuple[int, int, int] | None:
+    """Median success, yes and no of a confirmed find; None for one that is not confirmed."""
+    yes = sum(bears_out(history, history.search, silo, find, success) for silo, success in measured.items())
+    no = len(measured) - yes
+    return (median_low(list(measured.values())), yes, no) if yes > max(1, no) else None
+
+
+def _nearly(one: Trigger, other: Trigger) -> bool:
+    """Same target and source, and masks with a cosine of at least 0.9, in integers."""
+    mine, theirs = (np.frombuffer(trigger.mask, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
+    if (one.target, one.source, len(mine)) != (other.target, other.source, len(theirs)):
+        return False
+    return 100 * int(mine @ theirs) ** 2 >= 81 * int(mine @ mine) * int(theirs @ theirs)
+
+
+def _alike(trigger: Trigger, own: Trigger) -> bool:
+    same = (trigger.target, trigger.source, trigger.flip) == (own.target, own.source, own.flip)
+    return same and sum(trigger.mask) <= ALIKE * sum(own.mask)
+
+
+def _strongest(view: SearchView, success: dict[str, int]) -> set[str]:
+    """The most successful find of each target and source, at most `MAX_ATTRIBUTED`; the smaller digest of equals."""
+    ordered = sorted(success, key=lambda find: (-success[find], find))
+    best: dict[tuple[int, int | None], str] = {}
+    for find in ordered:
+        trigger = view.triggers[find]
+        best.setdefault((trigger.target, trigger.source), find)
+    return set(sorted(best.values(), key=ordered.index)[:MAX_ATTRIBUTED])

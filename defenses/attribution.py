@@ -1,0 +1,290 @@
+"""Who taught a trigger: every silo's logged sketches, projected on the directions that would have taught it.
+
+*Projection.* In round r let `d` be a unit direction (`silo.searcher.Searcher.directions`), `f = S d` its folds under
+the round's signs S and `o` its part in the exact output layer; a silo showed `y = S u` and `w` of its update u. Then
+
+    c = (<y, f> + K <w, o>) / sqrt(|S^T f|^2 + K^2 |o|^2)
+
+is `<u, v>` for the *unit* vector v along (S^T f, K o), K the chunks: the matched filter for the folds' covariance
+`S S^T ~ K I`. A coordinate under the folds thus counts as its noise deserves, K/F times less than an exact one.
+Numerator and denominator are sums of integers: directions are rounded to 2^-20.
+
+*Null law.* v is fixed by model, trigger and signs. Noise is drawn before the signs are known, so the noise part of c is
+Gaussian with exactly the variance `s^2` of one coordinate, whatever the sketch: the factor (1 + d/k), by which a sketch
+of k numbers blurs an inner product of d, is divided out of both. What the signs draw in from the rest of an honest
+*signal* is as large as the signal in a random direction, so `s_i^2` is the greater of the law's noise power and the
+measured power of the silo's folds per degree of freedom. Both are bounded by what the norm law lets pass.
+
+*Rounds* add up to `x_i = m_i^-1/2 sum_r c_ri` over the m_i rounds in which the silo opened, of variance mean_r s_ri^2.
+
+*Signal.* Honest gradients may well have a part along d: it is orthogonal to the mean clean gradients of public records,
+not to those of a silo's own. All that honest silos share is the median, and what they differ by shows in the directions
+of the other classes, which nobody was found to teach: tau^2 is such that the 0.8 quantile of their
+`(x_ic - max(0, median_c)) / sqrt(s_i^2 + tau^2)` over silos i and classes c is that of a normal variable. (An upper
+quantile, since who pushes one class pushes the others down; a high one is for attackers to inflate.)
+
+    before:  z_i = (x_i - max(0, median_i x_i)) / sqrt(s_i^2 + tau^2)
+    after:   z_i = x_i / sqrt(s_i^2 + tau^2)
+
+*After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
+it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. *Before* needs
+more honest silos than others.
+
+*Level.* A find is chosen by looking at a model that holds all silos' noise, so x before the find is biased upwards: as
+if the greatest of many directions had been taken. Nor does tau know a silo that is unusual in one class only. So each
+p-value is multiplied by the number of TESTS; then discoveries are made by Benjamini and Hochberg at the plan's rate.
+
+*Repeating it.* From logged signs, sketches and projections an auditor without torch repeats x and z in floats, to be
+compared within a tolerance, and from the recorded evidence who is found, to the bit. The projections need the models,
+and torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from crypto import sketch
+from crypto.packing import Packing
+from defenses.errors import MalformedExhibit
+from defenses.evidence import Exhibit, Integers, Setting, fact, scaled, verify_exhibit
+from defenses.fdr import discoveries
+from defenses.laws import blocks_of, noise_of
+from protos.records import Score
+
+DIRECTION_SCALE = 2**20
+"""Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
+TESTS = 20_000
+"""The two tests, times as many directions as one search may be taken to have tried. At six silos and a rate of 0.01 a
+silo is found from z = 5.2."""
+QUANTILE, NORMAL = 0.8, 0.8416
+"""Of the controls, and of a standard normal variable."""
+BEFORE, AFTER = "before", "after"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """Sketched directions of all classes, in units of 1 / DIRECTION_SCALE.
+
+    Attributes:
+        folds: int64[classes, F, width].
+        output: int64[classes, output_size].
+    """
+
+    folds: Integers
+    output: Integers
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """A closed round, seen from a find.
+
+    Attributes:
+        number: the round.
+        setting, exhibits: as its decision read them, excluded silos included.
+        directions: of the find at this round's model, under this round's signs.
+        inoculated: whether silos trained against the find in this round.
+    """
+
+    number: int
+    setting: Setting
+    exhibits: Sequence[Exhibit]
+    directions: Directions
+    inoculated: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """As `Past`, with the projections c in model units (float64[n, classes]) in place of the directions.
+
+    Projections are what a log holds: they are as many as silos times classes, and no model is needed from here on.
+    """
+
+    number: int
+    setting: Setting
+    exhibits: Sequence[Exhibit]
+    projections: Floats
+    inoculated: bool
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What the rounds say of one silo.
+
+    Attributes:
+        scores: for `before` and `after`, where the silo took part: `x` in model units and `z` with its evidence,
+            `-log10 p` scaled and rounded down.
+        contributions: by round, in millionths of the deviation of the silo's own noise; honest ones are a standard
+            normal draw, plus what honest data add.
+    """
+
+    silo: str
+    scores: tuple[Score, ...]
+    contributions: Mapping[int, int]
+
+    @property
+    def evidence_micro(self) -> int:
+        """The greatest evidence, 0 where there is none."""
+        return max((score.evidence_micro or 0 for score in self.scores), default=0)
+
+
+def sketched(directions: Floats, packing: Packing, signs: NDArray[np.int8]) -> Directions:
+    """Fold unit directions, float64[classes, d] in the model's layout, as a round's updates were folded."""
+    rows = np.rint(directions * DIRECTION_SCALE).astype(np.int64)
+    pairs = [sketch.sketch(packing.to_fields(row), packing, signs) for row in rows]
+    folds, outputs = (np.stack(parts).astype(np.int64) for parts in zip(*pairs, strict=True))
+    return Directions(folds, outputs)
+
+
+def attribute(rounds: Sequence[Past | Projected], target: int) -> tuple[Attribution, ...]:
+    """Judge every silo that opened in one of the rounds, sorted by silo.
+
+    Args:
+        rounds: closed rounds of one find, in any order.
+        target: the class that the find is about; the other classes' directions are the controls.
+
+    Raises:
+        MalformedExhibit: an exhibit or a direction does not fit its round.
+    """
+    seen = {one.number: _seen(one if isinstance(one, Projected) else project(one)) for one in rounds}
+    parts = [
+        (BEFORE, _Table.of([seen[past.number] for past in rounds if not past.inoculated]), True),
+        (AFTER, _Table.of([seen[past.number] for past in rounds if past.inoculated]), False),
+    ]
+    scores: dict[str, tuple[Score, ...]] = {}
+    for name, table, centred in parts:
+        for silo, made in zip(table.silos, _scores(name, table, target, centred), strict=True):
+            scores[silo] = (*scores.get(silo, ()), *made)
+    return tuple(Attribution(silo, scores[silo], _contributions(silo, seen, target)) for silo in sorted(scores))
+
+
+def guilty(attributions: Sequence[Attribution], fdr_micro: int) -> frozenset[str]:
+    """Silos found to have taught the trigger at that false discovery rate, from recorded integers alone."""
+    if not attributions:
+        return frozenset()
+    return discoveries({one.silo: one.evidence_micro for one in attributions}, TESTS, fdr_micro)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A round's projections float64[n, classes] in model units, and variances of the noise in them, float64[n]."""
+
+    silos: tuple[str, ...]
+    projections: Floats
+    variances: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Rounds added up: x float64[n, classes] and s^2 float64[n], by silo."""
+
+    silos: tuple[str, ...]
+    sums: Floats
+    variances: Floats
+
+    @classmethod
+    def of(cls, rounds: Sequence[_Seen]) -> _Table:
+        silos = sorted({silo for one in rounds for silo in one.silos})
+        place = {silo: index for index, silo in enumerate(silos)}
+        sums = np.zeros((len(silos), rounds[0].projections.shape[1] if rounds else 0))
+        variances, counts = np.zeros(len(silos)), np.zeros(len(silos))
+        for one in rounds:
+            rows = [place[silo] for silo in one.silos]  # a silo stands once in a round
+            sums[rows] += one.projections
+            variances[rows] += one.variances
+            counts[rows] += 1
+        return cls(tuple(silos), sums / np.sqrt(counts)[:, None], variances / counts)
+
+
+def project(past: Past) -> Projected:
+    """The projections of a round's exhibits on the directions.
+
+    Raises:
+        MalformedExhibit: an exhibit or a direction does not fit its round.
+    """
+    setting, folds = past.setting, past.directions.folds.astype(np.float64)
+    output = past.directions.output.astype(np.float64)
+    if folds.shape[1:] != (setting.folds, setting.width) or output.shape[1:] != (setting.output_size,):
+        raise MalformedExhibit(f"directions of round {past.number} do not fit its plan; sketch them with its signs")
+    for exhibit in past.exhibits:
+        verify_exhibit(setting, exhibit)
+    products = _stack([one.folds.ravel() for one in past.exhibits]) @ folds.reshape(len(folds), -1).T
+    products += setting.chunks * _stack([one.output for one in past.exhibits]) @ output.T
+    lengths = np.sqrt(_squares(setting, folds) + setting.chunks**2 * (output**2).sum(axis=1))
+    units = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return Projected(past.number, setting, past.exhibits, units * setting.step, past.inoculated)
+
+
+def _seen(past: Projected) -> _Seen:
+    variances = np.array([_variance(past.setting, one) for one in past.exhibits])
+    return _Seen(tuple(one.silo for one in past.exhibits), past.projections, variances)
+
+
+def _squares(setting: Setting, folds: Floats) -> Floats:
+    """`|S^T f|^2` of each direction, float64[classes]; columns of different lengths meet different signs."""
+    total = np.zeros(len(folds))
+    for length in np.unique(setting.column_counts):
+        columns = folds[:, :, setting.column_counts == length]
+        signs = setting.signs[:, :length].astype(np.float64)
+        total += np.einsum("cfw,fg,cgw->c", columns, signs @ signs.T, columns, optimize=True)
+    return total
+
+
+def _variance(setting: Setting, exhibit: Exhibit) -> float:
+    """s^2 in squared model units: the law's, or what the folds show per degree of freedom if that is more."""
+    body = blocks_of(setting, exhibit)[-1]
+    return max(noise_of(setting, exhibit.count).most, body.energy / max(1, body.degrees)) * setting.step**2
+
+
+def _scores(name: str, table: _Table, target: int, centred: bool) -> list[tuple[Score, ...]]:
+    if not table.silos:
+        return []
+    centre = max(0.0, float(np.median(table.sums[:, target]))) if centred else 0.0
+    deviations = np.sqrt(table.variances + _spread(np.delete(table.sums, target, axis=1), table.variances))
+    z = (table.sums[:, target] - centre) / deviations
+    return [
+        (fact(f"{name}-x", float(x)), Score(f"{name}-z", scaled(float(one)), _evidence(float(one))))
+        for x, one in zip(table.sums[:, target], z, strict=True)
+    ]
+
+
+def _spread(controls: Floats, variances: Floats) -> float:
+    """tau^2: what honest silos differ by beyond their noise; 0 where the controls vary no more than that."""
+    errors = controls - np.maximum(0.0, np.median(controls, axis=0))
+
+    def excess(tau_squared: float) -> bool:
+        ratios = errors / np.sqrt(variances + tau_squared)[:, None]
+        return bool(np.quantile(ratios, QUANTILE) > NORMAL)
+
+    if not excess(0.0):
+        return 0.0
+    low, high = 0.0, float(np.square(errors).max()) / NORMAL**2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) else (low, middle)
+    return high
+
+
+def _contributions(silo: str, seen: Mapping[int, _Seen], target: int) -> dict[int, int]:
+    found = {}
+    for number, one in sorted(seen.items()):
+        if silo in one.silos:
+            place = one.silos.index(silo)
+            found[number] = scaled(float(one.projections[place, target] / math.sqrt(one.variances[place])))
+    return found
+
+
+def _evidence(z: float) -> int:
+    """`-log10 P(Z >= z)`, scaled and rounded down, towards not convicting."""
+    return max(0, math.floor(-1e6 * float(special.log_ndtr(-z)) / math.log(10)))
+
+
+def _stack(rows: Sequence[Integers]) -> Floats:
+    return np.stack(rows).astype(np.float64)

@@ -1,0 +1,297 @@
+"""Search of a model for triggers and flipped labels, and the directions in which a silo would teach them. In torch.
+
+*Triggers.* For every class at once, mask and pattern are optimised on public records of all other classes: the least
+`cross-entropy(T(x), c) + λ_c * |m|_1` (Wang et al. 2019, Neural Cleanse, equations 2 and 3), by Adam, each λ_c growing
+while the goal is met and falling while it is not, as in that paper. A class's *cost* is the least mask, in inputs, that
+moves the goal's share. A backdoor is a class that is much cheaper than the others: its cost is compared with the median
+of theirs. Neural Cleanse's own measure, deviations of the MAD, has ten values to estimate a spread from, and is weak.
+
+*Flips.* The share of a class's records that the model gives to another, unchanged, is compared with what is usual: the
+model's largest such share elsewhere.
+
+What is found this way is *suspicious*. Clean models give a find now and then, which costs honest silos an inoculation
+and a re-check; nobody is convicted without `defenses.attribution`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from protos.search import Trigger
+from protos.task import MICRO, ModelSpec
+from silo import models
+from silo.errors import SiloError
+from silo.searcher import Root
+
+STEPS = 120
+"""Adam steps; at 60 the cheapest masks of weak backdoors are not reached (measured on digits)."""
+RATE = 0.2
+PER_CLASS = 20
+"""Records of each class that masks are optimised on; success is counted on all."""
+GOAL = 0.75
+"""Share of the records that a trigger must move. Weak backdoors never move 0.9."""
+CHEAP = 0.6
+"""A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
+MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5."""
+FLIPPED = 0.2
+UNUSUAL = 2.5
+"""A flip is found where the share is at least FLIPPED and UNUSUAL times the largest share of any other class."""
+SENSE = 0.2
+"""A model that is right on no more than this above chance is not searched: everything moves it."""
+MOST = 3
+"""Triggers that one search returns at most, and as many flips."""
+CHUNK = 32
+"""Records whose single gradients are in memory at once."""
+KEPT_BYTES = 1 << 28
+"""Clean gradients of so many models are kept in memory: each trigger asks for those of all past ones."""
+_FULL = 255
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """For each class the cheapest trigger: cost float64[C] in inputs (all inputs where the goal was not met), mask and
+    pattern float32[C, inputs], the mask in [0, 1], the pattern in the range of the root's features."""
+
+    cost: NDArray[np.float64]
+    mask: NDArray[np.float32]
+    pattern: NDArray[np.float32]
+
+    def ratios(self) -> NDArray[np.float64]:
+        """Each class's cost by the median cost of the others, float64[C]."""
+        others = [float(np.median(np.delete(self.cost, one))) for one in range(len(self.cost))]
+        return self.cost / np.maximum(others, 1e-9)
+
+
+def searcher(spec: ModelSpec) -> TorchSearcher:
+    """The searcher of models of `spec`, `linear` included."""
+    return TorchSearcher(models.module_for(spec))
+
+
+class TorchSearcher:
+    """The `silo.searcher.Searcher` of a torch module. Draws nothing at random."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._module = module.to(self._device).eval()
+        self._classes = models.output_layer(module).out_features
+        self._size = sum(parameter.numel() for parameter in module.parameters())
+        self._bases: dict[bytes, NDArray[np.float64]] = {}
+
+    def search(self, model: NDArray[np.float32], root: Root) -> tuple[Trigger, ...]:
+        """See `Searcher.search`: triggers by how cheap they are, then flips by how frequent."""
+        self._load(model, root)
+        given = self._predict(root.features)
+        if float((given == root.labels).mean()) <= 1 / self._classes + SENSE:
+            return ()
+        return self._triggers(root) + self._flips(given, root)
+
+    def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:
+        """See `Searcher.success`; 0 where the root has no such record."""
+        self._load(model, root)
+        moved = trigger.moves(root.labels)
+        if not moved.any():
+            return 0
+        given = self._predict(trigger.stamp(root.features[moved]))
+        return int((given == trigger.target).sum()) * MICRO // len(given)
+
+    def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
+        """See `Searcher.directions`; a row of which nothing is left is zero.
+
+        Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
+        long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
+        the teacher of its triggers; measured on digits.) For a flip, the row of its source class is zero: it is a clean
+        gradient.
+        """
+        self._load(model, root)
+        basis = self._clean(model, root)
+        stamped = trigger.stamp(root.features)
+        about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
+        rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
+        return np.stack([_beside(row, basis) for row in rows])
+
+    def candidates(self, model: NDArray[np.float32], root: Root) -> Candidates:
+        """The cheapest trigger of every class, found or not: what `search` judges."""
+        self._load(model, root)
+        return self._optimise(root)
+
+    def _triggers(self, root: Root) -> tuple[Trigger, ...]:
+        found = self._optimise(root)
+        ratios = found.ratios()
+        order = [one for one in np.argsort(ratios, kind="stable") if ratios[one] <= CHEAP]
+        return tuple(_trigger(found, int(one), _range(root)) for one in order[:MOST])
+
+    def _flips(self, given: NDArray[np.int64], root: Root) -> tuple[Trigger, ...]:
+        shares = confusion(given, root.labels, self._classes)
+        low, high = _range(root)
+        pairs = sorted(unusual(shares), key=lambda pair: -shares[pair])
+        return tuple(Trigger(target, source, b"", b"", low, high) for source, target in pairs[:MOST])
+
+    def _optimise(self, root: Root) -> Candidates:
+        """Neural Cleanse over all classes at once; keeps the cheapest mask of each class that met the goal."""
+        low, high = (value / MICRO for value in _range(root))
+        features, wrong = self._sample(root)
+        logits, raw = self._start(features.shape[1])
+        weight = torch.full((self._classes,), 0.02, device=self._device)
+        best = _Best(self._classes, features.shape[1], self._device)
+        optimizer = torch.optim.Adam([logits, raw], lr=RATE)
+        for _ in range(STEPS):
+            mask, pattern = torch.sigmoid(logits), low + (high - low) * torch.sigmoid(2 * raw)
+            loss, moved = self._moved(features, wrong, mask, pattern)
+            best.keep(moved >= GOAL, mask.detach(), pattern.detach())
+            total = (loss + weight * mask.sum(dim=1)).sum()
+            optimizer.zero_grad()
+            total.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            weight = torch.where(moved >= GOAL, weight * 1.1, weight / 1.15).clamp(1e-4, 1.0)
+        return best.candidates()
+
+    def _moved(self, features: Tensor, wrong: Tensor, mask: Tensor, pattern: Tensor) -> tuple[Tensor, Tensor]:
+        """Per class the mean cross-entropy of stamped records of others, and the share that is moved; both [C]."""
+        classes, (count, inputs) = self._classes, features.shape
+        stamped = (1 - mask)[:, None] * features[None] + (mask * pattern)[:, None]
+        scores = self._module(stamped.reshape(classes * count, inputs)).reshape(classes, count, classes)
+        targets = torch.arange(classes, device=self._device)[:, None].expand(classes, count)
+        loss = nn.functional.cross_entropy(scores.reshape(-1, classes), targets.reshape(-1), reduction="none")
+        moved = (scores.detach().argmax(dim=2) == targets).float()
+        return (loss.reshape(classes, count) * wrong).sum(dim=1), (moved * wrong).sum(dim=1)
+
+    def _sample(self, root: Root) -> tuple[Tensor, Tensor]:
+        """The first records of each class, and float[C, n] weights: equal over the records of other classes."""
+        chosen = np.sort(np.concatenate([np.flatnonzero(root.labels == c)[:PER_CLASS] for c in range(self._classes)]))
+        wrong = (root.labels[chosen][None, :] != np.arange(self._classes)[:, None]).astype(np.float32)
+        wrong /= np.maximum(wrong.sum(axis=1, keepdims=True), 1)
+        return self._tensor(root.features[chosen]), self._tensor(wrong)
+
+    def _start(self, inputs: int) -> tuple[Tensor, Tensor]:
+        """Nearly transparent masks and patterns of the middle of the range."""
+        shape = self._classes, inputs
+        logits = torch.full(shape, -3.0, device=self._device, requires_grad=True)
+        return logits, torch.zeros(shape, device=self._device, requires_grad=True)
+
+    def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        with torch.no_grad():
+            given: NDArray[np.int64] = self._module(self._tensor(features)).argmax(dim=1).cpu().numpy()
+        return given
+
+    def _clean(self, model: NDArray[np.float32], root: Root) -> NDArray[np.float64]:
+        """An orthonormal basis of the clean class gradients, float64[d, <= 2 C]; kept for the next trigger."""
+        key = hashlib.sha256(model.tobytes() + root.features.tobytes() + root.labels.tobytes()).digest()
+        if key not in self._bases:
+            means = [self._mean_gradients(root.features[root.labels == one], one) for one in range(self._classes)]
+            columns = [_unit(row) for pair in means for row in pair if row.any()]
+            basis = np.linalg.qr(np.stack(columns, axis=1))[0]
+            while self._bases and (len(self._bases) + 1) * basis.nbytes > KEPT_BYTES:
+                self._bases.pop(next(iter(self._bases)))
+            self._bases[key] = basis
+        return self._bases[key]
+
+    def _mean_gradients(self, features: NDArray[np.float32], label: int) -> tuple[NDArray[np.float64], ...]:
+        """Mean of the records' gradients, and mean of their unit vectors; both float64[d]."""
+        plain, units = np.zeros(self._size), np.zeros(self._size)
+        for part in np.array_split(features, -(-len(features) // CHUNK)) if len(features) else ():
+            rows = self._gradients(part, label)
+            lengths = np.linalg.norm(rows, axis=1)
+            plain += rows.sum(axis=0) / len(features)
+            units += (rows / np.maximum(lengths, 1e-12)[:, None]).sum(axis=0) / len(features)
+        return plain, units
+
+    def _gradients(self, features: NDArray[np.float32], label: int) -> NDArray[np.float64]:
+        """Every record's gradient, float64[n, d]."""
+        parameters = {name: value.detach() for name, value in self._module.named_parameters()}
+
+        def loss(values: dict[str, Tensor], row: Tensor) -> Tensor:
+            scores = functional_call(self._module, values, (row[None],))
+            return nn.functional.cross_entropy(scores, torch.tensor([label], device=self._device))
+
+        made = vmap(grad(loss), in_dims=(None, 0))(parameters, self._tensor(features))
+        flat: NDArray[np.float64] = torch.cat([one.flatten(1) for one in made.values()], dim=1).double().cpu().numpy()
+        return flat
+
+    def _gradient(self, features: NDArray[np.float32], label: int) -> NDArray[np.float64]:
+        """Gradient of the mean cross-entropy of `features` with one label, float64[d]; zero without records."""
+        if not len(features):
+            return np.zeros(self._size)
+        scores = self._module(self._tensor(features))
+        labels = torch.full((len(features),), label, device=self._device)
+        parts = torch.autograd.grad(nn.functional.cross_entropy(scores, labels), list(self._module.parameters()))
+        flat: NDArray[np.float64] = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
+        return flat
+
+    def _load(self, model: NDArray[np.float32], root: Root) -> None:
+        if not len(root.labels) or not ((root.labels >= 0) & (root.labels < self._classes)).all():
+            raise SiloError(f"the root set needs records with labels from 0 to {self._classes - 1}; replace its file")
+        models.unflatten(self._module, model)
+
+    def _tensor(self, values: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
+
+
+class _Best:
+    """The cheapest mask of each class so far that met the goal."""
+
+    def __init__(self, classes: int, inputs: int, device: torch.device) -> None:
+        self._cost = torch.full((classes,), float(inputs), device=device)
+        self._mask = torch.zeros((classes, inputs), device=device)
+        self._pattern = torch.zeros((classes, inputs), device=device)
+
+    def keep(self, met: Tensor, mask: Tensor, pattern: Tensor) -> None:
+        """Take the masks that met the goal at less than the cost so far."""
+        cost = mask.sum(dim=1)
+        better = met & (cost < self._cost)
+        self._cost = torch.where(better, cost, self._cost)
+        self._mask = torch.where(better[:, None], mask, self._mask)
+        self._pattern = torch.where(better[:, None], pattern, self._pattern)
+
+    def candidates(self) -> Candidates:
+        """As arrays."""
+        mask, pattern = self._mask.cpu().numpy(), self._pattern.cpu().numpy()
+        return Candidates(self._cost.double().cpu().numpy(), mask, pattern)
+
+
+def confusion(given: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Share of the records of class a that are given to b, float64[C, C]; zero on the diagonal."""
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (labels, given), 1.0)
+    shares: NDArray[np.float64] = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(shares, 0.0)
+    return shares
+
+
+def unusual(shares: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pairs (source, target) whose share is large, by itself and beside what the typical class loses to any other."""
+    usual = float(np.median(shares.max(axis=1)))
+    sources, targets = np.nonzero((shares >= FLIPPED) & (shares >= UNUSUAL * usual))
+    return list(zip(sources.tolist(), targets.tolist(), strict=True))
+
+
+def _trigger(found: Candidates, target: int, span: tuple[int, int]) -> Trigger:
+    low, high = (value / MICRO for value in span)
+    mask = np.rint(found.mask[target] * _FULL).astype(np.uint8)
+    pattern = np.rint((found.pattern[target] - low) / (high - low) * _FULL).clip(0, _FULL).astype(np.uint8)
+    return Trigger(target, None, mask.tobytes(), pattern.tobytes(), *span)
+
+
+def _range(root: Root) -> tuple[int, int]:
+    """Least and greatest value of the root's features in millionths; at least a millionth apart."""
+    low, high = (round(float(value) * MICRO) for value in (root.features.min(), root.features.max()))
+    return low, max(high, low + 1)
+
+
+def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0 else vector
+
+
+def _beside(vector: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The unit vector of what `basis` does not span of `vector`; zero where that is rounding error."""
+    left = _unit(vector)
+    for _ in range(2):  # twice is enough for orthogonality up to rounding
+        left = left - basis @ (basis.T @ left)
+    return _unit(left) if np.linalg.norm(left) > 1e-4 else np.zeros_like(left)

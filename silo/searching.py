@@ -1,0 +1,134 @@
+"""What a silo does about triggers: search the model, measure others' finds, attribute them, train against them.
+
+All of it is a function of models, which are differentially private outputs, and of the public root set. No record of
+the silo is looked at and nothing is charged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit import attributions, replay, searches
+from audit.history import History, RoundView
+from defenses.attribution import Past, project, sketched
+from protos.codec import digest_of
+from protos.messages import MAX_FINDS, Attribution, Find, FindAnswer, FindAnswers, Projections, SearchReport
+from protos.search import Trigger
+from protos.task import Task
+from silo import rootset
+from silo.desk import Desk, SitOut
+from silo.searcher import Root, Searcher
+from silo.trainer import searcher_for
+
+Floats = NDArray[np.float64]
+Model = NDArray[np.float32]
+
+
+def report(desk: Desk, history: History) -> SearchReport:
+    """What our search of the current model finds; what others would not confirm is left out."""
+    search, searcher = history.search, _searcher(desk)
+    model, root = _model(desk, history), _root(desk, history)
+    found = {digest_of(trigger): trigger for trigger in searcher.search(model, root)}
+    finds = [Find(trigger, searcher.success(model, root, trigger)) for trigger in found.values()]
+    strong = tuple(find for find in finds if searches.works(history, find.success_micro))
+    return SearchReport(history.genesis.federation, search.digest, search.search.model, strong[:MAX_FINDS])
+
+
+def measure(desk: Desk, history: History) -> FindAnswers:
+    """The success of every reported trigger, measured here."""
+    search, searcher = history.search, _searcher(desk)
+    model, root = _model(desk, history), _root(desk, history)
+    answers = [FindAnswer(find, searcher.success(model, root, one)) for find, one in search.triggers.items()]
+    return FindAnswers(history.genesis.federation, search.searched_digest, tuple(answers))
+
+
+def attribute(desk: Desk, history: History) -> Attribution:
+    """Projections of the logged sketches on what would teach each find; None where a past model is not here."""
+    search, searcher, root = history.search, _searcher(desk), _root(desk, history)
+    past = attributions.past(history, search)
+    models = [desk.workspace.load_model(history.genesis.task.layout.size, view.plan.model) for view in past]
+    tables = tuple(
+        Projections(find, _table(searcher, root, history, search.triggers[find], past, models))
+        for find in searches.to_attribute(search)
+    )
+    return Attribution(history.genesis.federation, search.finds_digest, tables)
+
+
+def train(desk: Desk, history: History, model: Model) -> NDArray[Any]:
+    """The open round's update, inoculated against the triggers that we know of."""
+    name = desk.identity.name
+    arguments = model, history.round.plan.training, history.counts[name].total
+    triggers = searches.triggers_for(history, name)
+    return desk.trainer.train(*arguments, triggers) if triggers else desk.trainer.train(*arguments)
+
+
+def searcher_of(task: Task, make: Callable[[Task], Searcher] | None = None) -> Callable[[], Searcher] | None:
+    """What a desk searches with, made on first use; None for a task without search. `make` replaces the task's own."""
+    if task.search is None:
+        return None
+    return cache(lambda: (make or searcher_for)(task))
+
+
+def kept_models(history: History) -> set[str]:
+    """Digests of the models that must stay: the current one, and where there is a search the past ones as well."""
+    rule = searches.rule_of(history)
+    if rule is None:
+        return {history.model}
+    adopted = [view for view in history.rounds if view.outcome is not None and view.outcome.result == "adopted"]
+    past = {view.plan.model for view in adopted[-rule.memory :]}
+    return {history.model, searches.releasable(history)[0] or history.model, *past}
+
+
+def _table(
+    searcher: Searcher,
+    root: Root,
+    history: History,
+    trigger: Trigger,
+    past: list[RoundView],
+    models: list[Model | None],
+) -> bytes | None:
+    parts = []
+    for view, model in zip(past, models, strict=True):
+        if model is None:
+            return None
+        parts.append(_projections(history, view, searcher.directions(model, root, trigger)))
+    return attributions.to_bytes(parts)
+
+
+def _projections(history: History, view: RoundView, directions: Floats) -> Floats:
+    """Projections of what a past round's silos showed, in quantisation steps: float64[judged silos, classes]."""
+    setting = replay.setting_of(history, view)
+    folded = sketched(directions, history.packing, setting.signs)
+    shown = attributions.exhibits(history, view)
+    return project(Past(view.plan.round, setting, shown, folded, inoculated=False)).projections / setting.step
+
+
+def _searcher(desk: Desk) -> Searcher:
+    if desk.searcher is None:
+        raise SitOut("this silo has nothing to search models with")
+    return desk.searcher()
+
+
+def _model(desk: Desk, history: History) -> Model:
+    model = desk.workspace.load_model(history.genesis.task.layout.size, history.search.search.model)
+    if model is None:
+        raise SitOut("the model to be searched is not here")
+    return model
+
+
+def _root(desk: Desk, history: History) -> Root:
+    task = history.genesis.task
+    assert task.search is not None
+    data = desk.workspace.load_root(task.search.root)
+    if data is None:
+        data = b"".join(desk.link.download(task.search.root))
+        if hashlib.sha256(data).hexdigest() != task.search.root:
+            raise SitOut("the coordinator handed out a root set that is not the task's")
+        desk.workspace.save_root(data)
+    return rootset.from_bytes(data, task.model.sizes[0])

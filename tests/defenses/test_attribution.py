@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from crypto.packing import Packing
+from crypto.sketch import sketch
+from defenses.attribution import (
+    AFTER,
+    BEFORE,
+    DIRECTION_SCALE,
+    Attribution,
+    Directions,
+    Past,
+    attribute,
+    guilty,
+    sketched,
+)
+from defenses.errors import MalformedExhibit
+from defenses.evidence import Exhibit, Setting
+from defenses.laws import noise_of
+from protos.task import Layout, TensorSpec
+from tests.defenses.simulate import COUNTS, DEMO, noise_std
+
+SIZE, OUTPUT, CLASSES, TARGET = 2410, 330, 10, 3
+LAYOUT = Layout((TensorSpec("all", (SIZE,), 0),), SIZE, SIZE - OUTPUT, OUTPUT, 32, CLASSES, "ab" * 32)
+PACKING = Packing.of(LAYOUT, 8)
+FDR = 10_000
+EQUAL = {f"silo{number}": 200 for number in range(6)}
+
+
+def setting(rng: np.random.Generator) -> Setting:
+    """The demonstration's round under fresh signs, laid out as production packs it."""
+    signs = rng.choice(np.array([-1, 1], dtype=np.int8), (8, PACKING.body_chunks))
+    return replace(DEMO, signs=signs, column_counts=PACKING.column_counts)
+
+
+def unit_rows(rng: np.random.Generator) -> np.ndarray:
+    rows = rng.normal(size=(CLASSES, SIZE))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def opened(one: Setting, silo: str, count: int, update: np.ndarray, rng: np.random.Generator) -> Exhibit:
+    """What a silo shows of an update in the model's own order."""
+    whole = np.clip(np.floor(update / one.step + rng.random(SIZE)), -127, 127).astype(np.int64)
+    folds, output = sketch(PACKING.to_fields(whole), PACKING, one.signs)
+    return Exhibit(silo, count, np.ones(CLASSES, dtype=np.int64), folds.astype(np.int64), output.astype(np.int64), None)
+
+
+def rounds(
+    seed: int,
+    number: int,
+    counts: dict[str, int] = COUNTS,
+    push: dict[str, float] | None = None,
+    inoculated: bool = False,
+    common: float = 0.0,
+) -> list[Past]:
+    """Rounds of noise; `push` adds so many noise deviations along the target's direction, `common` to everybody."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for place in range(number):
+        one, rows = setting(rng), unit_rows(rng)
+        exhibits = []
+        for silo, count in counts.items():
+            std = noise_std(one, count)
+            lie = (push or {}).get(silo, 0.0) + common
+            exhibits.append(opened(one, silo, count, std * (rng.normal(size=SIZE) + lie * rows[TARGET]), rng))
+        made.append(Past(place + 1, one, exhibits, sketched(rows, PACKING, one.signs), inoculated))
+    return made
+
+
+def z_of(found: Attribution, name: str) -> float:
+    return next(score.value_micro for score in found.scores if score.name == f"{name}-z") / 1e6
+
+
+def test_sketched_directions_are_the_rounds_own_linear_map() -> None:
+    rng = np.random.default_rng(1)
+    one, rows = setting(rng), unit_rows(rng)
+    found = sketched(rows, PACKING, one.signs)
+    table = np.zeros((PACKING.body_chunks + PACKING.output_chunks, 4096))
+    table.reshape(-1)[PACKING.places] = rows[4]
+    folds = one.signs.astype(float) @ table[: PACKING.body_chunks, : PACKING.width]
+    assert found.folds[4] == pytest.approx(folds * DIRECTION_SCALE, abs=PACKING.body_chunks)
+    assert found.output[4] == pytest.approx(rows[4, -OUTPUT:] * DIRECTION_SCALE, abs=1)
+
+
+def test_a_contribution_is_the_updates_projection_on_a_unit_vector() -> None:
+    """The naive way: build the vector (S^T f, K o) coordinate by coordinate, and multiply."""
+    past = rounds(2, 1)[0]
+    one = past.setting
+    folds = past.directions.folds[TARGET].astype(float)
+    body = np.zeros(SIZE)
+    for chunk in range(one.chunks):
+        for column in range(one.width):
+            place = np.flatnonzero(PACKING.places == chunk * 4096 + column)
+            body[place] = one.signs[:, chunk] @ folds[:, column]
+    body[-OUTPUT:] = one.chunks * past.directions.output[TARGET]
+    vector = body / np.linalg.norm(body)
+    rng = np.random.default_rng(3)
+    whole = rng.integers(-20, 20, SIZE)
+    shown, output = sketch(PACKING.to_fields(whole), PACKING, one.signs)
+    exhibit = replace(past.exhibits[0], folds=shown.astype(np.int64), output=output.astype(np.int64))
+    found = attribute([replace(past, exhibits=[exhibit])], TARGET)[0]
+    x = next(score.value_micro for score in found.scores if score.name == "before-x") / 1e6
+    assert x == pytest.approx(one.step * (whole @ vector), abs=2e-6)
+
+
+def test_honest_noise_makes_standard_normal_contributions() -> None:
+    drawn = np.array([value / 1e6 for one in attribute(rounds(4, 300), TARGET) for value in one.contributions.values()])
+    assert len(drawn) == 300 * len(COUNTS)
+    assert drawn.std() == pytest.approx(1, abs=0.06)
+    assert drawn.std() < 1.03, "never more than standard normal"
+    assert stats.kstest(drawn, "norm").pvalue > 1e-3
+
+
+def test_honest_z_is_at_most_standard_normal_over_a_thousand_draws() -> None:
+    z = np.array(
+        [
+            z_of(one, name)
+            for seed in range(90)
+            for name, inoculated in ((BEFORE, False), (AFTER, True))
+            for one in attribute(rounds(100 + seed, 3, inoculated=inoculated), TARGET)
+        ]
+    )
+    assert len(z) == 1080
+    for tail in (1.0, 2.0, 3.0):
+        # Three binomial deviations above what the normal law allows.
+        share = stats.norm.sf(tail)
+        assert (z > tail).mean() <= share + 3 * np.sqrt(share / len(z))
+
+
+def test_nobody_is_found_where_all_are_honest() -> None:
+    assert not any(guilty(attribute(rounds(1000 + seed, 5), TARGET), FDR) for seed in range(40))
+
+
+@pytest.mark.parametrize("inoculated", [False, True])
+def test_a_silo_that_pushes_the_direction_is_found_and_nobody_else(inoculated: bool) -> None:
+    past = rounds(5, 20, push={"d150": 4.0}, inoculated=inoculated)
+    assert guilty(attribute(past, TARGET), FDR) == {"d150"}
+
+
+def test_several_weak_rounds_add_up_to_what_one_does_not_show() -> None:
+    past = rounds(6, 40, push={"b300": 3.0})
+    assert not guilty(attribute(past[:1], TARGET), FDR)
+    assert guilty(attribute(past, TARGET), FDR) == {"b300"}
+
+
+def test_a_push_that_all_silos_share_convicts_nobody_before_inoculation() -> None:
+    assert not guilty(attribute(rounds(7, 20, EQUAL, common=8.0), TARGET), FDR)
+
+
+def test_a_majority_is_found_after_inoculation_though_it_is_the_median_before() -> None:
+    liars = dict.fromkeys(list(EQUAL)[:4], 6.0)
+    assert not guilty(attribute(rounds(8, 15, EQUAL, push=liars), TARGET), FDR)
+    later = rounds(8, 15, EQUAL, push=liars | dict.fromkeys(list(EQUAL)[4:], -2.0), inoculated=True)
+    assert guilty(attribute(later, TARGET), FDR) == set(liars)
+
+
+def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
+    """Honest data of another kind: as large in the controls as in the target, so tau covers it."""
+    rng = np.random.default_rng(9)
+    made = []
+    for past in rounds(9, 20):
+        rows = unit_rows(rng)
+        exhibits = []
+        for one in past.exhibits:
+            std = noise_std(past.setting, one.count)
+            lean = rng.normal(size=CLASSES) @ rows * 8 * std
+            exhibits.append(opened(past.setting, one.silo, one.count, std * rng.normal(size=SIZE) + lean, rng))
+        made.append(replace(past, exhibits=exhibits, directions=sketched(rows, PACKING, past.setting.signs)))
+    assert not guilty(attribute(made, TARGET), FDR)
+
+
+def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
+    past = rounds(10, 12, push={"d150": 4.0})
+    absent = [
+        replace(one, exhibits=[e for e in one.exhibits if e.silo != "e100"]) if one.number % 2 else one for one in past
+    ]
+    found = {one.silo: one for one in attribute(absent, TARGET)}
+    assert sorted(found["e100"].contributions) == [2, 4, 6, 8, 10, 12]
+    assert sorted(found["d150"].contributions) == list(range(1, 13))
+    whole = {one.silo: one for one in attribute(past, TARGET)}
+    assert found["e100"].contributions[2] == whole["e100"].contributions[2]
+    assert guilty(list(found.values()), FDR) == {"d150"}
+
+
+def test_before_and_after_are_told_apart_and_the_order_of_rounds_does_not_matter() -> None:
+    early = rounds(11, 4, push={"a450": 3.0})
+    late = [replace(one, number=one.number + 4) for one in rounds(12, 4, inoculated=True)]
+    found = attribute([*late, *early], TARGET)
+    assert found == attribute([*early, *late], TARGET)
+    names = [score.name for score in found[0].scores]
+    assert names == ["before-x", "before-z", "after-x", "after-z"]
+    assert z_of(found[0], BEFORE) > 3 > z_of(found[0], AFTER)
+
+
+def test_a_loud_silo_cannot_be_more_guilty_than_its_own_noise_allows() -> None:
+    """The measured power counts where it is above the law's, so noise alone never convicts, however loud."""
+    rng = np.random.default_rng(13)
+    made = []
+    for past in rounds(13, 10):
+        loud = opened(past.setting, "a450", 450, 20 * noise_std(past.setting, 450) * rng.normal(size=SIZE), rng)
+        made.append(replace(past, exhibits=[loud, *past.exhibits[1:]]))
+    assert abs(z_of(attribute(made, TARGET)[0], BEFORE)) < 4
+    assert noise_of(made[0].setting, 450).most * 300 < np.square(made[0].exhibits[0].output).mean()
+
+
+def test_guilt_follows_from_recorded_integers_at_the_plans_rate() -> None:
+    found = attribute(rounds(14, 6, push={"d150": 2.6}), TARGET)
+    assert guilty(found, 1) <= guilty(found, FDR) <= guilty(found, 1_000_000)
+    assert guilty((), FDR) == frozenset()
+    silent = [replace(one, scores=()) for one in found]
+    assert guilty(silent, FDR) == frozenset()
+
+
+def test_directions_that_do_not_fit_the_round_are_refused() -> None:
+    past = rounds(15, 1)[0]
+    short = Directions(past.directions.folds[:, :, :-1], past.directions.output)
+    with pytest.raises(MalformedExhibit, match="round 1"):
+        attribute([replace(past, directions=short)], TARGET)
+
+
+def test_a_direction_of_which_nothing_is_left_accuses_nobody() -> None:
+    past = rounds(16, 3)
+    empty = Directions(np.zeros_like(past[0].directions.folds), np.zeros_like(past[0].directions.output))
+    found = attribute([replace(one, directions=empty) for one in past], TARGET)
+    assert {one.evidence_micro for one in found} <= {301029}  # p = 1/2
+
+
+def test_a_thousand_silos_are_judged_at_once() -> None:
+    counts = {f"silo{number:04d}": 100 + number for number in range(1000)}
+    found = attribute(rounds(17, 2, counts=counts, push={"silo0500": 9.0}), TARGET)
+    assert guilty(found, FDR) == {"silo0500"}

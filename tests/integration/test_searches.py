@@ -1,0 +1,414 @@
+"""Searches in whole federations: found, confirmed, attributed, answered, and what each liar gains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit import attributions, display, show
+from audit.certificate import certify, check_certificate
+from audit.errors import InvalidCertificate, InvalidRecord
+from audit.files import LogFile
+from audit.findings import search_facts
+from audit.history import History
+from audit.report import render
+from audit.searches import denied, releasable
+from coordinator.errors import RejectedMessage
+from coordinator.service import Service
+from crypto.identity import ExchangeKey, SigningKey, sign
+from protos.codec import decode, digest_of, encode, pack, unpack
+from protos.messages import Attribution, Find, SearchReport
+from protos.records import Attributed, Clean, Conviction, Finds, Record, Search, Searched
+from protos.rounds import Phase
+from protos.search import Trigger
+from protos.task import MICRO
+from silo import duties
+from silo.identity import SiloIdentity
+from silo.link import BadSiloDirectory
+from silo.overview import _releasable
+from tests.integration.bench import Bench, closed, replay
+from tests.integration.federation import SILOS
+from tests.integration.finds import BOOST, Changed, searching, seat, seat_changes, trigger
+
+LIAR = "bob"
+HONEST = tuple(silo for silo in SILOS if silo != LIAR)
+
+
+def test_honest_federation_searches_after_odd_rounds_and_the_last_and_releases(tmp_path: Path) -> None:
+    federation = searching(tmp_path, rounds=4)
+    history = federation.run()
+    assert [view.search.round for view in history.searches] == [1, 3, 4]
+    assert all(view.clean and set(view.reports) == set(SILOS) for view in history.searches)
+    assert (history.triggers, history.convicted) == ((), {})
+    assert federation.errors == {}
+    assert replay(federation).phase is Phase.FINISHED
+
+
+def test_poisoner_is_found_convicted_and_its_trigger_is_trained_against(tmp_path: Path) -> None:
+    said: list[Any] = []
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST), "ada": seat_changes(said=said)}, rounds=3)
+    history = federation.run()
+    first = history.searches[0]
+    assert set(first.reporters(first.confirmed[0].find)) == set(SILOS)
+    assert history.triggers == (trigger(),)
+    assert set(history.convicted) == {LIAR}
+    assert "under a trigger for class 2: z = " in history.convicted[LIAR]
+    assert LIAR in history.rounds[0].weights
+    assert LIAR not in history.rounds[1].plan.silos
+    assert said == [(), (trigger(),), (trigger(),)]
+    assert federation.errors == {}
+    assert replay(federation).chain.digest == history.chain.digest
+
+
+def test_report_of_another_model_is_refused(tmp_path: Path) -> None:
+    federation = searching(tmp_path, rounds=1)
+    federation.until(in_phase(Phase.SEARCHING))
+    history = federation.history
+    right = SearchReport("simulated", history.search.digest, history.model, ())
+    for wrong, message in (
+        (dataclasses.replace(right, model="0" * 64), "another model"),
+        (dataclasses.replace(right, search="0" * 64), "another search"),
+        (dataclasses.replace(right, finds=(Find(trigger(), 0),)), "below the task's success"),
+        (dataclasses.replace(right, finds=(Find(trigger(), MICRO),) * 2), "reported once"),
+        (dataclasses.replace(right, finds=(Find(trigger(3), MICRO),)), "a class that is not there"),
+        (dataclasses.replace(right, finds=(Find(dataclasses.replace(trigger(), mask=b"1"), MICRO),)), "values"),
+    ):
+        message_of = pack(sign(wrong, "dan", federation.identities["dan"].signing))
+        with pytest.raises(RejectedMessage, match=message):
+            federation.service.submit("dan", message_of)
+
+
+def in_phase(phase: Phase) -> Any:
+    return lambda history: history.phase is phase
+
+
+def test_silo_silent_in_a_search_is_named_and_the_search_counts(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1)
+    federation.until(in_phase(Phase.SEARCHING))
+    federation.link("eve").down = True
+    history = federation.until(lambda state: bool(state.search.reports))
+    assert set(history.search.reports) == set(SILOS) - {"eve"}
+    federation.link("eve").down = False
+    federation.link("dan").down = True
+    history = federation.until(lambda state: state.search.closed)
+    assert set(history.search.attributions) == set(SILOS) - {"dan"}
+    assert set(history.convicted) == {LIAR}
+
+
+def test_search_without_a_quorum_of_reports_is_asked_for_again(tmp_path: Path) -> None:
+    federation = searching(tmp_path, rounds=1)
+    federation.until(in_phase(Phase.SEARCHING))
+    for name in ("dan", "eve"):
+        federation.link(name).down = True
+    history = federation.until(lambda state: state.searches[-1].closed)
+    assert not history.search.enough
+    federation.turns(5)
+    assert federation.history.phase is Phase.IDLE
+    for name in ("dan", "eve"):
+        federation.link(name).down = False
+    history = federation.run()
+    assert [view.clean for view in history.searches] == [False, True]
+    assert releasable(history)[0] == history.model
+
+
+def test_invented_trigger_is_borne_out_by_nobody_and_nothing_follows(tmp_path: Path) -> None:
+    """It works, as any trigger does that replaces enough of an input: the others' own searches have none like it."""
+    lie = Changed(search=lambda model, root: (trigger(0),), success=lambda model, root, trigger: MICRO)
+    everything_works = Changed(success=lambda model, root, trigger: MICRO, search=lambda model, root: ())
+    liars = {name: seat_changes(searcher=lambda task: everything_works) for name in HONEST}
+    federation = searching(tmp_path, liars | {LIAR: seat_changes(searcher=lambda task: lie)}, rounds=1)
+    history = federation.run()
+    (search,) = history.searches
+    assert search.reporters(digest_of(trigger(0))) == (LIAR,)
+    assert set(search.measured(digest_of(trigger(0))).values()) == {MICRO}
+    assert search.clean
+    assert (history.triggers, history.convicted) == ((), {})
+    assert releasable(history)[0] == history.model
+
+
+def test_silos_that_deny_a_find_are_outvoted_while_they_are_a_minority(tmp_path: Path) -> None:
+    blind = Changed(search=lambda model, root: (), success=lambda model, root, trigger: 0)
+    liars = {name: seat_changes(BOOST, lambda task: blind) for name in ("bob", "cyd")}
+    history = searching(tmp_path, liars, rounds=1).run()
+    (found,) = history.search.confirmed
+    assert (found.yes, found.no) == (3, 2)
+    assert set(history.convicted) == {"bob", "cyd"}
+
+
+def test_majority_that_denies_a_find_keeps_no_honest_silo_from_training_against_it(tmp_path: Path) -> None:
+    blind = Changed(search=lambda model, root: (), success=lambda model, root, trigger: 0)
+    said: list[Any] = []
+    liars = {name: seat_changes(BOOST / 2, lambda task: blind) for name in ("bob", "cyd", "dan")}
+    federation = searching(tmp_path, liars | {"ada": seat_changes(said=said)}, rounds=2)
+    history = federation.run()
+    assert history.triggers == ()
+    assert said == [(), (trigger(),)]
+    assert denied(history, "ada", history.searches[0].search.model) == (digest_of(trigger()),)
+    assert denied(history, "bob", history.searches[0].search.model) == ()
+    with pytest.raises(BadSiloDirectory, match="that most silos deny"):
+        _releasable(history, "ada")
+    assert _releasable(history, "bob") == history.model
+
+
+class Framing:
+    """Makes liars' tables say that the victim taught the trigger, after they were computed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, liars: tuple[str, ...], victim: str) -> None:
+        real = duties._DUTIES[Phase.ATTRIBUTING]
+
+        def attribute(desk: Any, history: Any) -> Any:
+            body = real(desk, history)
+            if desk.identity.name not in liars:
+                return body
+            tables = tuple(self._framed(history, made, victim) for made in body.tables)
+            return dataclasses.replace(body, tables=tables)
+
+        monkeypatch.setitem(duties._DUTIES, Phase.ATTRIBUTING, attribute)
+
+    def _framed(self, history: Any, made: Any, victim: str) -> Any:
+        target = history.search.triggers[made.find].target
+        parts = attributions.split(history, history.search, attributions.from_bytes(made.table))
+        for view, part in zip(attributions.past(history, history.search), parts, strict=True):
+            silos = list(attributions.judged(view))
+            for liar in set(silos) - {victim}:
+                part[silos.index(liar), target] = 0
+            part[silos.index(victim), target] = 10**9
+        return dataclasses.replace(made, table=np.concatenate([part.ravel() for part in parts]).tobytes())
+
+
+def test_minority_of_lying_tables_frames_nobody_and_clears_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Framing(monkeypatch, ("bob", "cyd"), "ada")
+    federation = searching(tmp_path, {name: seat_changes(BOOST) for name in ("bob", "cyd")}, rounds=1)
+    history = federation.run()
+    assert history.search.attributed is not None
+    (case,) = history.search.attributed.cases
+    assert (case.tables, case.agreeing) == (5, 3)
+    assert set(history.convicted) == {"bob", "cyd"}
+    assert not set(federation.errors) & {"ada", "dan", "eve"}
+
+
+def test_majority_of_lying_tables_convicts_and_every_honest_silo_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liars = ("bob", "cyd", "dan")
+    Framing(monkeypatch, liars, "ada")
+    federation = searching(tmp_path, {name: seat_changes(BOOST) for name in liars}, rounds=1)
+    history = federation.until(lambda state: bool(state.searches) and state.search.closed)
+    federation.turns(2)
+    assert set(history.convicted) == {"ada"}
+    for name in ("ada", "eve"):
+        assert "ada was convicted of a find in round 1 that our own past models clear it of" in federation.said(name)
+    for name in liars:
+        assert federation.said(name) == ""
+
+
+def test_two_tables_that_differ_convict_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Framing(monkeypatch, ("bob",), "ada")
+    federation = searching(tmp_path, {"bob": seat_changes(BOOST)}, rounds=1)
+    federation.until(in_phase(Phase.ATTRIBUTING))
+    for name in ("cyd", "dan", "eve"):
+        federation.link(name).down = True
+    history = federation.until(lambda state: state.search.closed)
+    assert history.search.attributed is not None
+    assert [(case.tables, case.agreeing) for case in history.search.attributed.cases] in ([(2, 1)], [(2, 0)])
+    assert history.convicted == {}
+    assert history.triggers == (trigger(),)
+
+
+def test_last_model_with_a_find_is_not_released_but_the_newest_clean_one(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
+    history = federation.run()
+    assert [view.clean for view in history.searches] == [True, False]
+    released = history.searches[0].search.model
+    assert releasable(history) == (released, history.searches[0].adopted)
+    assert released != history.model
+    for name, session in federation.sessions.items():
+        assert session.workspace.has_model(released), name
+        assert session.step(0.0).finished
+    assert set(history.convicted) == {LIAR}
+
+
+def test_without_any_clean_model_nothing_is_released(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1)
+    history = federation.run()
+    assert history.phase is Phase.FINISHED
+    assert releasable(history) == (None, None)
+    assert all(session.step(0.0).finished for session in federation.sessions.values())
+
+
+def test_newcomer_without_past_models_says_that_it_cannot(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
+    federation.until(closed(1))
+    federation.seats["fay"] = seat(9, **seat_changes())
+    fay = SiloIdentity("fay", "simulated", federation.log_key.public, SigningKey.generate(), ExchangeKey.generate())
+    federation.identities["fay"] = fay
+    federation.service.enrol("fay", fay.signing.public, fay.exchange.public)
+    federation.sessions["fay"] = federation.open_session("fay")
+    federation.service.start()
+    history = federation.run()
+    (made,) = history.search.attributions["fay"].tables
+    assert made.table is None
+    assert history.search.attributed is not None
+    assert [case.tables for case in history.search.attributed.cases] == [5]
+    assert set(history.convicted) == {LIAR}
+
+
+@pytest.mark.parametrize(
+    ("cls", "change"),
+    [
+        (Search, lambda body: dataclasses.replace(body, model="0" * 64)),
+        (Searched, lambda body: dataclasses.replace(body, reports=body.reports[:1], silent=())),
+        (Searched, lambda body: Clean(body.round, body.model, body.reports, (), body.silent)),
+        (Finds, lambda body: Clean(body.round, body.model, (), body.answers, body.silent)),
+        (Finds, lambda body: dataclasses.replace(body, confirmed=())),
+        (Finds, lambda body: _with_confirmed(body, success_micro=7)),
+        (Finds, lambda body: _with_confirmed(body, attributed=False)),
+        (Attributed, lambda body: dataclasses.replace(body, convicted=())),
+        (Attributed, lambda body: dataclasses.replace(body, convicted=(Conviction("ada", "we say so"),))),
+        (Attributed, lambda body: _with_case(body, agreeing=4)),
+        (Attributed, lambda body: _with_parts(body, 200)),
+    ],
+)
+def test_forged_record_of_a_search_is_refused_by_silos_and_auditors(
+    tmp_path: Path, poisoned: Bench, cls: type[Any], change: Any
+) -> None:
+    """Whoever replays the log stops there, coordinator, silo and auditor alike: it is the same reducer."""
+    history = History()
+    for data in LogFile(poisoned.directory / "log.jsonl").records():
+        record = unpack(Record, data)
+        if record.body["kind"] == cls.KIND:
+            forged = change(decode(cls, record.body))
+            with pytest.raises(InvalidRecord):
+                history.apply(pack(dataclasses.replace(record, body=encode(forged))))
+            history.apply(data)
+            return
+        history.apply(data)
+    raise AssertionError("no such record")
+
+
+def _with_confirmed(body: Finds, **changes: Any) -> Finds:
+    return dataclasses.replace(body, confirmed=tuple(dataclasses.replace(one, **changes) for one in body.confirmed))
+
+
+def _with_case(body: Attributed, **changes: Any) -> Attributed:
+    return dataclasses.replace(body, cases=tuple(dataclasses.replace(one, **changes) for one in body.cases))
+
+
+def _with_parts(body: Attributed, more: int) -> Attributed:
+    """One score moved by `more` millionths."""
+    part = body.cases[0].parts[0]
+    score = dataclasses.replace(part.scores[0], value_micro=part.scores[0].value_micro + more)
+    parts = (dataclasses.replace(part, scores=(score, *part.scores[1:])), *body.cases[0].parts[1:])
+    return _with_case(body, parts=parts)
+
+
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A closed federation in which a poisoner was found."""
+    federation = searching(tmp_path_factory.mktemp("poisoned"), {LIAR: seat_changes(BOOST)}, rounds=1)
+    federation.run()
+    yield federation
+    federation.close()
+
+
+def test_every_changed_number_of_a_logged_table_breaks_its_signature(poisoned: Bench) -> None:
+    lines = list(LogFile(poisoned.directory / "log.jsonl").records())
+    place = next(i for i, data in enumerate(lines) if unpack(Record, data).body["kind"] == Attributed.KIND)
+    history = History()
+    for data in lines[:place]:
+        history.apply(data)
+    record = unpack(Record, lines[place])
+    body = decode(Attributed, record.body)
+    signed = body.attributions[0]
+    attribution = decode(Attribution, signed.body)
+    table = attributions.from_bytes(attribution.tables[0].table or b"").copy()
+    table[0] += 1
+    made = dataclasses.replace(attribution.tables[0], table=table.tobytes())
+    changed = dataclasses.replace(signed, body=encode(dataclasses.replace(attribution, tables=(made,))))
+    forged = dataclasses.replace(body, attributions=(changed, *body.attributions[1:]))
+    with pytest.raises(InvalidRecord, match="not a signature"):
+        history.apply(pack(dataclasses.replace(record, body=encode(forged))))
+
+
+def test_coordinator_that_leaves_out_a_report_it_took_is_halted_on(tmp_path: Path) -> None:
+    class Dropping(Service):
+        """Forgets the victim's report once the search ends."""
+
+        def _append(self, body: Any) -> None:
+            if isinstance(body, Searched | Clean) and body.reports:
+                kept = tuple(signed for signed in body.reports if signed.signer != "ada")
+                body = dataclasses.replace(body, reports=kept, silent=("ada",))
+            super()._append(body)
+
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1, service=Dropping)
+    federation.until(lambda state: bool(state.searches) and bool(state.search.reports))
+    federation.turns(2)
+    assert "our answer in phase searching of round 1 was taken and then left out" in federation.said("ada")
+    assert federation.said("eve") == ""
+
+
+def test_appeal_shows_trigger_every_rounds_share_and_what_honest_silos_show(
+    poisoned: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = show.round_of(LogFile(poisoned.directory / "log.jsonl"), 1)
+    display.round_of(facts)
+    text = capsys.readouterr().out
+    assert "inputs of every other class are taken for class 2 under a mask of 1.0 of 300" in text
+    assert "success 100%; borne out by 5, not by 0" in text
+    assert "5 of 5 tables agree" in text
+    assert "██" in text
+    (search,) = facts["searches"]
+    parts = {part["silo"]: part for part in search["finds"][0]["parts"]}
+    shares = {silo: part["contributions"][0]["sigma_micro"] for silo, part in parts.items()}
+    assert [silo for silo, part in parts.items() if part["convicted"]] == [LIAR]
+    assert shares[LIAR] > 8 * MICRO
+    assert all(abs(share) < 4 * MICRO for silo, share in shares.items() if silo != LIAR)
+    assert {row["silo"]: row["state"] for row in facts["silos"]}[LIAR] == "convicted"
+    honest = sorted(share / MICRO for silo, share in shares.items() if silo != LIAR)
+    assert f"({honest[0]:.1f} to {honest[-1]:.1f})" in text
+
+
+def test_certificate_and_report_of_a_federation_with_a_find(poisoned: Bench) -> None:
+    history = replay(poisoned)
+    head = LogFile(poisoned.directory / "log.jsonl").head()
+    assert head is not None
+    certificate = certify(history, head)
+    assert certificate.met
+    assert certificate.released is None
+    (clause,) = [clause for clause in certificate.clauses if clause.name == "search"]
+    assert (
+        clause.detail == "1 searches, 1 finds; no model was released, because every searched one has an unanswered find"
+    )
+    check_certificate(pack(certificate), history)
+    with pytest.raises(InvalidCertificate, match="no model was released"):
+        check_certificate(pack(certificate), history, b"")
+    page = render(certificate)
+    assert page.count('aria-label="inputs of every other class are taken for class 2') == 1
+    assert f"<b>{LIAR} (convicted)</b>" in page
+    assert "the others: median (range)" in page
+
+
+def test_model_without_a_clean_search_is_not_exported(poisoned: Bench) -> None:
+    with pytest.raises(BadSiloDirectory, match="no model may be released: every search found a trigger"):
+        _releasable(poisoned.history, "ada")
+
+
+def test_flip_that_is_trained_against_already_does_not_forbid_the_release(tmp_path: Path) -> None:
+    """Models confuse classes by nature: the first search that sees it forbids the release, the next one does not."""
+    flip = Trigger(1, 0, b"", b"", 0, MICRO)
+    confused = Changed(search=lambda model, root: (flip,), success=lambda model, root, trigger: MICRO // 2)
+    federation = searching(tmp_path, {name: seat_changes(searcher=lambda task: confused) for name in SILOS}, rounds=2)
+    history = federation.run()
+    assert [bool(view.confirmed) for view in history.searches] == [True, True]
+    assert [view.clean for view in history.searches] == [False, True]
+    assert [facts.result for facts in search_facts(history)] == ["finds", "answered"]
+    assert releasable(history)[0] == history.model
+    assert history.triggers == (flip,)
+    assert history.convicted == {}

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from protos.search import Trigger
+from protos.task import ModelSpec
+from redteam.attacks import data, local, triggers
+from redteam.attacks.learner import Learner
+from redteam.digits import digits
+from silo.data import Records
+from silo.errors import SiloError
+from silo.search import CHEAP, TorchSearcher, confusion, searcher, unusual
+from silo.searcher import Root
+from silo.trainer import initial_model, searcher_for
+from tests.redteam.plain_task import plain_task
+
+pytestmark = pytest.mark.torch
+torch.set_num_threads(1)
+
+SPEC = ModelSpec("mlp", (64, 32, 10), "tanh")
+LINEAR = ModelSpec("linear", (64, 10), "tanh")
+MICRO = 1_000_000
+
+
+@cache
+def root() -> Root:
+    """Hold-outs of the demonstration, which nobody trains on here."""
+    silos = digits(3).silos.values()
+    return Root(np.concatenate([s.holdout_features for s in silos]), np.concatenate([s.holdout_labels for s in silos]))
+
+
+@cache
+def trained(kind: str, poison: data.Backdoor | data.FlipPair | None = None) -> np.ndarray:
+    """Plain SGD on all silos' records, poisoned or not."""
+    spec = SPEC if kind == "mlp" else LINEAR
+    parts = list(digits(3).silos.values())
+    x, y = np.concatenate([one.features for one in parts]), np.concatenate([one.labels for one in parts])
+    own = Records(x, y, x[:1], y[:1])
+    records = own if poison is None else poison.poison(own, np.random.default_rng(0))
+    model = initial_model(spec, 4)
+    how = local.LocalSgd(epochs=6)
+    update = Learner(spec).descend(model, records, how, np.random.default_rng(1))
+    return (model + update).astype(np.float32)
+
+
+CORNER = data.Backdoor(triggers.corner(2), target=4, share=0.3)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+@pytest.mark.parametrize("trigger", [triggers.corner(2), triggers.two_pixels(), triggers.Blend(low=-1.0)])
+def test_the_target_of_a_backdoor_is_found_first_and_the_find_works(kind: str, trigger: object) -> None:
+    spec = SPEC if kind == "mlp" else LINEAR
+    model = trained(kind, data.Backdoor(trigger, target=4, share=0.3))  # type: ignore[arg-type]
+    found = searcher(spec).search(model, root())
+    assert found
+    assert found[0].target == 4
+    assert not found[0].flip
+    assert searcher(spec).success(model, root(), found[0]) > 700_000
+    assert searcher(spec).success(trained(kind), root(), found[0]) < 500_000, "and does little to a clean model"
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+def test_a_clean_model_has_no_cheap_class(kind: str) -> None:
+    assert not searcher(SPEC if kind == "mlp" else LINEAR).search(trained(kind), root())
+
+
+def test_a_flipped_pair_is_found_as_a_flip_from_its_source() -> None:
+    model = trained("mlp", data.FlipPair())
+    flips = [one for one in searcher(SPEC).search(model, root()) if one.flip]
+    assert [(one.source, one.target) for one in flips] == [(7, 3)]
+    assert searcher(SPEC).success(model, root(), flips[0]) > 800_000
+    assert searcher(SPEC).success(trained("mlp"), root(), flips[0]) < 100_000
+
+
+def test_an_untrained_model_is_not_searched() -> None:
+    assert searcher(SPEC).search(initial_model(SPEC, 0), root()) == ()
+
+
+def test_a_search_repeats_itself() -> None:
+    model = trained("mlp", CORNER)
+    assert searcher(SPEC).search(model, root()) == searcher_for(plain_task(SPEC)).search(model, root())
+
+
+def test_success_counts_what_production_stamps() -> None:
+    model = trained("mlp", CORNER)
+    found = searcher(SPEC).search(model, root())[0]
+    wrong = root().labels != found.target
+    given = Learner(SPEC).predict(model, found.stamp(root().features[wrong]))
+    assert searcher(SPEC).success(model, root(), found) == int((given == found.target).sum()) * MICRO // wrong.sum()
+    alone = Root(root().features[~wrong], root().labels[~wrong])
+    assert searcher(SPEC).success(model, alone, found) == 0
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+def test_directions_are_unit_rows_beside_every_clean_gradient(kind: str) -> None:
+    spec = SPEC if kind == "mlp" else LINEAR
+    model = trained(kind, CORNER)
+    seek = searcher(spec)
+    rows = seek.directions(model, root(), seek.search(model, root())[0])
+    assert rows.shape == (10, model.size)
+    assert rows.dtype == np.float64
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(10), abs=1e-9)
+    for label in range(10):
+        own = root().labels == label
+        each = np.stack(
+            [Learner(spec).gradient(model, root().features[[one]], root().labels[[one]]) for one in np.flatnonzero(own)]
+        )
+        lengths = np.linalg.norm(each, axis=1, keepdims=True)
+        for clean in (each.mean(axis=0), (each / lengths).mean(axis=0)):
+            assert np.abs(rows @ clean).max() < 1e-4 * np.linalg.norm(clean)
+
+
+def test_clean_gradients_are_kept_but_not_taken_for_those_of_another_model_or_root() -> None:
+    found, seek = Trigger(4, None, *_corner(), -MICRO, MICRO), searcher(SPEC)
+    half = Root(root().features[::2], root().labels[::2])
+    for model in (trained("mlp"), trained("mlp", CORNER)):
+        for examples in (root(), half):
+            again = searcher(SPEC).directions(model, examples, found)
+            np.testing.assert_array_equal(seek.directions(model, examples, found), again)
+            np.testing.assert_array_equal(seek.directions(model, examples, found), again)
+
+
+def test_a_step_along_the_targets_direction_teaches_the_trigger_and_little_else() -> None:
+    model, found = trained("mlp"), Trigger(4, None, *_corner(), -MICRO, MICRO)
+    seek = searcher(SPEC)
+    row = seek.directions(model, root(), found)[4]
+    before = seek.success(model, root(), found)
+    taught = (model + 1.5 * row).astype(np.float32)
+    assert seek.success(taught, root(), found) > before + 200_000
+    right = [np.mean(Learner(SPEC).predict(one, root().features) == root().labels) for one in (model, taught)]
+    assert right[1] > right[0] - 0.1
+
+
+def test_the_row_of_a_flips_own_source_is_zero_and_the_others_are_units() -> None:
+    rows = searcher(SPEC).directions(trained("mlp"), root(), Trigger(3, 7, b"", b"", 0, MICRO))
+    lengths = np.linalg.norm(rows, axis=1)
+    assert lengths[7] == 0
+    assert np.delete(lengths, 7) == pytest.approx(np.ones(9), abs=1e-9)
+
+
+def test_shares_and_what_is_unusual_among_them() -> None:
+    labels = np.repeat([0, 1, 2], 10)
+    given = labels.copy()
+    given[:4] = 1
+    given[20] = 0
+    shares = confusion(given, labels, 3)
+    assert shares.tolist() == [[0, 0.4, 0], [0, 0, 0], [0.1, 0, 0]]
+    assert unusual(shares) == [(0, 1)]
+    given[[10, 11, 12, 21, 22]] = [2, 2, 2, 0, 0]
+    assert unusual(confusion(given, labels, 3)) == [], "beside three equally confused classes nothing is unusual"
+
+
+def test_ratios_compare_a_class_with_the_others() -> None:
+    found = TorchSearcher.candidates(searcher(SPEC), trained("mlp", CORNER), root())
+    assert found.ratios()[4] == pytest.approx(found.cost[4] / np.median(np.delete(found.cost, 4)))
+    assert found.ratios()[4] < CHEAP < np.delete(found.ratios(), 4).min()
+
+
+def test_a_root_set_that_does_not_fit_is_refused() -> None:
+    strange = Root(root().features, root().labels + 1)
+    with pytest.raises(SiloError, match="root set"):
+        searcher(SPEC).search(trained("mlp"), strange)
+    with pytest.raises(SiloError, match="root set"):
+        searcher(SPEC).search(trained("mlp"), Root(root().features[:0], root().labels[:0]))
+
+
+def _corner() -> tuple[bytes, bytes]:
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[-2:, -2:] = 255
+    return mask.tobytes(), bytes([255] * 64)
