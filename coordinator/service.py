@@ -32,7 +32,7 @@ from protos.errors import MalformedMessage
 from protos.messages import Adoption, KeyCheck, Opening, Signed, TraceOpening
 from protos.records import Genesis, Member
 from protos.rounds import Phase
-from protos.transport import PART_BYTES
+from protos.transport import PIECE_BYTES
 
 PRESENCE_MS = 30_000
 BATCH_BYTES = 4 << 20
@@ -147,7 +147,7 @@ class Service:
             self._admit(peer)
             if digest not in self._public(peer) or not self._blobs.has(digest):
                 raise NoSuchBlob(f"there is no blob {digest[:16]} for {peer} now: read the log again")
-        return self._blobs.read(digest, PART_BYTES)
+        return self._blobs.read(digest, PIECE_BYTES)
 
     def start(self) -> None:
         """Ask for (re)keying with everybody enrolled: training begins or resumes, after an operator's look."""
@@ -310,7 +310,11 @@ class Service:
 
     def _wanted(self, signed: Signed) -> tuple[str, ...]:
         sealed = signed.body.get("sealed")
-        return (sealed,) if isinstance(sealed, str) and not self._blobs.has(sealed) else ()
+        if not isinstance(sealed, str) or self._blobs.has(sealed):
+            return ()
+        # While the first copy is on its way only the second, fourth, eighth ... silo is asked too, in case it fails.
+        holders = sum(pending.body.get("sealed") == sealed for pending in self._pending.values())
+        return (sealed,) if holders & (holders - 1) == 0 else ()
 
     def _expected(self, peer: str, digest: str) -> tuple[int, int | None]:
         """Most bytes, and bytes of a Merkle leaf (None: flat), of a blob that `peer` may upload now."""

@@ -12,6 +12,8 @@ MESSAGE_BYTES = 4 << 20
 """No single gRPC message is larger."""
 PART_BYTES = 1 << 20
 """Everything longer travels in parts of this size."""
+PIECE_BYTES = 1 << 18
+"""Blobs are read, sent and written in pieces of this size: each transfer under way holds a few of them."""
 MAX_SUBMISSION = 64 << 20
 MAX_TAIL = 256 << 20
 MAX_BLOB = 16 << 30

@@ -21,7 +21,7 @@ from crypto.quantise import quantise, randomness_needed
 from protos.codec import pack, unpack
 from protos.messages import Commit, Counts, Opening, TraceOpening
 from protos.rounds import Phase
-from protos.transport import PART_BYTES
+from protos.transport import PIECE_BYTES
 from silo import checking, keying, searching
 from silo.desk import Desk, NotYet, SitOut, round_key
 from silo.releases import noised_counts, noised_prototypes
@@ -119,7 +119,7 @@ def _open(desk: Desk, history: History) -> Opening:
     folds, output = sketch.to_bytes(*sketch.sketch(fields, packing, signs))
     plan = view.plan
     receipt = desk.charge_round(plan)
-    desk.link.upload(view.commits[desk.identity.name].ciphertext, desk.workspace.ciphertext(plan.round, PART_BYTES))
+    desk.link.upload(view.commits[desk.identity.name].ciphertext, desk.workspace.ciphertext(plan.round, PIECE_BYTES))
     return Opening(
         history.genesis.federation,
         view.challenge_digest,

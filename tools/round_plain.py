@@ -24,7 +24,7 @@ from coordinator.blobs import Blobs
 from coordinator.errors import RejectedMessage
 from coordinator.server import Server, serve
 from crypto.quantise import model_view
-from protos.transport import PART_BYTES, parts
+from protos.transport import PIECE_BYTES, parts
 from silo.runner import open_link
 from silo.workspace import Workspace
 from tools.round_model import noise
@@ -68,7 +68,7 @@ class Averaging:
 
     def download(self, peer: str, digest: str) -> Iterator[bytes]:
         """The mean."""
-        return self._blobs.read(digest, PART_BYTES)
+        return self._blobs.read(digest, PIECE_BYTES)
 
     def submit(self, peer: str, message: bytes) -> tuple[str, ...]:
         """A silo has the mean on its disk."""
@@ -82,7 +82,7 @@ class Averaging:
         """Nothing is due by the clock."""
 
     def _mean(self) -> Iterator[bytes]:
-        streams = [self._blobs.read(digest, PART_BYTES) for digest in self._sent.values()]
+        streams = [self._blobs.read(digest, PIECE_BYTES) for digest in self._sent.values()]
         for pieces in zip(*streams, strict=True):
             total = sum(np.frombuffer(piece, dtype="<f4") for piece in pieces)
             yield (total / np.float32(self._silos)).astype("<f4").tobytes()
