@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit nightly check wire bench-crypto clean
+.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-round clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ wire: setup
 
 bench-crypto: setup
 	$(PY) -m tools.bench_crypto
+
+# Five minutes: rounds of ResNet-18's size between processes, beside plain averaging. SILOS=10 for the coordinator.
+bench-round: setup
+	$(PY) -m tools.bench_round --silos $(or $(SILOS),5)
 
 clean:
 	rm -rf build .venv

@@ -23,6 +23,7 @@ from coordinator import server_file
 from coordinator.authority import Authority, utc_now
 from coordinator.errors import AlreadyRunning, BadRequest, CoordinatorError
 from coordinator.servicers import Enrolment, Round, RoundService
+from crypto import memory
 from protos.transport import KEEPALIVE_S, MESSAGE_BYTES
 from protos.wire import enrolment_pb2, enrolment_pb2_grpc, grpc, round_pb2_grpc
 
@@ -101,6 +102,7 @@ def serve(
     """
     facts = {"pid": os.getpid(), "host": host, "port": server.port, "enrol_port": server.enrol_port}
     stop = threading.Event()
+    memory.keep_little()
     with _signals(stop):
         server.start()
         try:

@@ -32,6 +32,7 @@ from protos.errors import MalformedMessage
 from protos.messages import Adoption, KeyCheck, Opening, Signed, TraceOpening
 from protos.records import Genesis, Member
 from protos.rounds import Phase
+from protos.transport import PART_BYTES
 
 PRESENCE_MS = 30_000
 BATCH_BYTES = 4 << 20
@@ -140,7 +141,7 @@ class Service:
             self._admit(peer)
             if digest not in self._public(peer) or not self._blobs.has(digest):
                 raise NoSuchBlob(f"there is no blob {digest[:16]} for {peer} now: read the log again")
-        return self._blobs.read(digest)
+        return self._blobs.read(digest, PART_BYTES)
 
     def start(self) -> None:
         """Ask for (re)keying with everybody enrolled: training begins or resumes, after an operator's look."""

@@ -9,7 +9,10 @@ has chunks of its own, after the body's, in its own order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +43,14 @@ _CHUNKS_PER_FOLD = 8
 class Packing:
     """The places of a layout's coordinates. Make it by `of`; two of the same layout and folds are interchangeable.
 
+    Whoever only adds ciphertexts never asks for `order`, so a packing costs the coordinator next to nothing.
+
     Attributes:
         size: d, coordinates of the model.
         width: columns of the body in use, at most 8192.
         output_size: coordinates that have chunks of their own, 0 if none.
-        places: shape [d], int64; coordinate i is field `places[i]` of the flattened [chunks, 8192].
+        output_offset: where these coordinates begin in the model.
+        permutation: the layout's public seed, 32 bytes in hex.
         lengths: shape [chunks], int64; the first `lengths[k]` fields of chunk k hold a coordinate each.
         column_counts: shape [width], int64; in how many body chunks a column holds a coordinate.
     """
@@ -56,7 +62,8 @@ class Packing:
     output_chunks: int
     output_size: int
     exact_output: bool
-    places: NDArray[np.int64] = field(repr=False)
+    output_offset: int
+    permutation: str = field(repr=False)
     lengths: NDArray[np.int64] = field(repr=False)
     column_counts: NDArray[np.int64] = field(repr=False)
 
@@ -78,24 +85,32 @@ class Packing:
         if body_chunks > MAX_BODY_CHUNKS:
             most = MAX_BODY_CHUNKS * FIELDS_PER_CHUNK
             raise OutOfRange(f"{layout.size} parameters overflow a fold; train at most about {most}, such as a head")
-        body, output = _split(layout, output_size)
         width = _ceil(body_size, body_chunks)
-        order = body[xof.permutation(bytes.fromhex(layout.permutation), body_size)]
-        places = np.empty(layout.size, dtype=np.int64)
-        chunk, column = np.divmod(np.arange(body_size), width)
-        places[order] = chunk * FIELDS_PER_CHUNK + column
-        places[output] = body_chunks * FIELDS_PER_CHUNK + np.arange(output_size)
         lengths = np.concatenate(
             [_lengths(body_size, width, body_chunks), _lengths(output_size, FIELDS_PER_CHUNK, output_chunks)]
         )
         counts = (np.arange(width) < lengths[:body_chunks, None]).sum(axis=0, dtype=np.int64)
-        arrays = _frozen(places), _frozen(lengths), _frozen(counts)
-        return cls(layout.size, folds, width, body_chunks, output_chunks, output_size, exact, *arrays)
+        where = layout.output_offset, layout.permutation
+        arrays = _frozen(lengths), _frozen(counts)
+        return cls(layout.size, folds, width, body_chunks, output_chunks, output_size, exact, *where, *arrays)
 
     @property
     def chunks(self) -> int:
         """Chunks of a ciphertext: the body's, then the output layer's."""
         return self.body_chunks + self.output_chunks
+
+    @cached_property
+    def order(self) -> NDArray[np.int32]:
+        """The coordinates of the body row after row, `width` in each chunk: shape [d - output_size], int32."""
+        order = xof.permutation(bytes.fromhex(self.permutation), self.size - self.output_size)
+        order[order >= self.output_offset] += self.output_size
+        return _frozen(order)
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Shape [d], int64: coordinate i is field `places[i]` of the flattened [chunks, 8192]."""
+        fields = np.arange(self.chunks * FIELDS_PER_CHUNK).reshape(self.chunks, FIELDS_PER_CHUNK)
+        return self.from_fields(fields)
 
     def used(self, block: slice = slice(None)) -> NDArray[np.bool_]:
         """Which fields of a block of chunks hold a coordinate: shape [chunks, 8192]."""
@@ -110,24 +125,40 @@ class Packing:
             counts[:, :length] += members[:, self.lengths == length].sum(axis=1)[:, None]
         return counts
 
-    def to_fields(self, values: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Lay integer `values` (shape [d]) into fields (shape [chunks, 8192], int64); unused fields are zero."""
+    def to_fields(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Lay integer `values` (shape [d]) into fields (shape [chunks, 8192], of their type); unused ones are zero."""
         if values.shape != (self.size,) or not np.issubdtype(values.dtype, np.integer):
             raise OutOfRange(f"{self.size} integers are needed, not {values.dtype}{list(values.shape)}")
-        fields = np.zeros(self.chunks * FIELDS_PER_CHUNK, dtype=np.int64)
-        fields[self.places] = values
-        return fields.reshape(self.chunks, FIELDS_PER_CHUNK)
+        fields = np.zeros((self.chunks, FIELDS_PER_CHUNK), dtype=values.dtype)
+        for row, members in zip(fields, self._members(), strict=False):
+            row[: members.size] = values[members]
+        fields[self.body_chunks :].reshape(-1)[: self.output_size] = values[self._output]
+        return fields
 
-    def from_fields(self, fields: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Inverse of `to_fields`: shape [d], int64. Unused fields are not looked at (the caller's range check does)."""
+    def from_fields(self, fields: NDArray[Any]) -> NDArray[Any]:
+        """Inverse of `to_fields`: shape [d]. Unused fields are not looked at (the caller's range check does)."""
         if fields.shape != (self.chunks, FIELDS_PER_CHUNK):
             raise OutOfRange(f"fields of shape {[self.chunks, FIELDS_PER_CHUNK]} are needed, not {list(fields.shape)}")
-        return fields.reshape(-1)[self.places]
+        values = np.empty(self.size, dtype=fields.dtype)
+        for row, members in zip(fields, self._members(), strict=False):
+            values[members] = row[: members.size]
+        values[self._output] = fields[self.body_chunks :].reshape(-1)[: self.output_size]
+        return values
+
+    @property
+    def _output(self) -> slice:
+        return slice(self.output_offset, self.output_offset + self.output_size)
+
+    def _members(self) -> Iterator[NDArray[np.int32]]:
+        """Which coordinates the body's chunks hold, chunk by chunk."""
+        for start in range(0, self.order.size, self.width):
+            yield self.order[start : start + self.width]
 
 
-def pack(fields: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Slots of fields: `a + b * 2^18` of each pair; shape [..., 8192] to [..., 4096], int64, signed."""
-    slots: NDArray[np.int64] = fields[..., 0::2] + (fields[..., 1::2] << FIELD_BITS)
+def pack(fields: NDArray[Any]) -> NDArray[np.int64]:
+    """Slots of fields: `a + b * 2^18` of each pair; shape [..., 8192], integers, to [..., 4096], int64, signed."""
+    wide = fields.astype(np.int64, copy=False)
+    slots: NDArray[np.int64] = wide[..., 0::2] + (wide[..., 1::2] << FIELD_BITS)
     return slots
 
 
@@ -145,12 +176,6 @@ def unpack(slots: NDArray[np.int64]) -> NDArray[np.int64]:
     return fields
 
 
-def _split(layout: Layout, output_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    output = layout.output_offset + np.arange(output_size, dtype=np.int64)
-    everything = np.arange(layout.size, dtype=np.int64)
-    return np.delete(everything, output), output
-
-
 def _lengths(size: int, width: int, chunks: int) -> NDArray[np.int64]:
     return np.clip(size - width * np.arange(chunks, dtype=np.int64), 0, width)
 
@@ -159,6 +184,6 @@ def _ceil(amount: int, unit: int) -> int:
     return -(-amount // unit)
 
 
-def _frozen(array: NDArray[np.int64]) -> NDArray[np.int64]:
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array.setflags(write=False)
     return array

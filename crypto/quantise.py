@@ -8,6 +8,7 @@ is the plan's matter (`audit.ranges`), and so is what lies beyond it: a coordina
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from crypto.errors import OutOfRange
 from crypto.packing import LEVELS
 
 _BYTES_PER_VALUE = 8
+_BLOCK = 2**18
 
 
 def randomness_needed(size: int) -> int:
@@ -53,18 +55,28 @@ def quantise(update: NDArray[np.float64], step_log2: int, randomness: bytes) -> 
 
 
 def apply_aggregate(
-    model: NDArray[np.float32], aggregate: NDArray[np.int64], step_log2: int, total_weight: int
+    model: NDArray[np.float32],
+    aggregate: NDArray[Any],
+    step_log2: int,
+    total_weight: int,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """The new model `float32(float64(g) + 2**step_log2 * aggregate / W)`, elementwise with one cast; shape [d].
+
+    It is written to `out`, which may be `model`; to an array of its own by default.
 
     Raises:
         OutOfRange: shapes differ, or the new model is not finite.
     """
     if model.shape != aggregate.shape or model.ndim != 1 or total_weight < 1:
         raise OutOfRange("model and aggregate must be vectors of one length, and the total weight positive")
-    move = np.ldexp(aggregate.astype(np.float64), step_log2) / np.float64(total_weight)
-    with np.errstate(over="ignore"):
-        new = (model.astype(np.float64) + move).astype(np.float32)
+    new = np.empty(model.shape, dtype=np.float32) if out is None else out
+    # Block by block: in float64 a model and its move take twice the memory of all else.
+    for start in range(0, model.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        move = np.ldexp(aggregate[block].astype(np.float64), step_log2) / np.float64(total_weight)
+        with np.errstate(over="ignore"):
+            new[block] = (model[block].astype(np.float64) + move).astype(np.float32)
     if not bool(np.isfinite(new).all()):
         raise OutOfRange("the new model is not finite; the old one stays")
     return new
@@ -72,14 +84,23 @@ def apply_aggregate(
 
 def model_bytes(model: NDArray[np.float32]) -> bytes:
     """Flat little-endian float32: the one byte form of a model."""
-    return model.astype("<f4").tobytes()
+    return bytes(model_view(model))
 
 
-def model_from_bytes(data: bytes, size: int) -> NDArray[np.float32]:
-    """Inverse of `model_bytes`; shape [size], float32. Raises OutOfRange for a wrong length, NaN or infinity."""
+def model_view(model: NDArray[np.float32]) -> memoryview:
+    """`model_bytes` without a copy; it holds while the model is not changed."""
+    return np.ascontiguousarray(model, dtype="<f4").data.cast("B")
+
+
+def model_from_bytes(data: bytes | bytearray, size: int) -> NDArray[np.float32]:
+    """Inverse of `model_bytes` without a copy; shape [size], float32, read-only where `data` is.
+
+    Raises:
+        OutOfRange: wrong length, NaN or infinity.
+    """
     if len(data) != 4 * size:
         raise OutOfRange(f"a model of {size} parameters has {4 * size} bytes, not {len(data)}")
-    model = np.frombuffer(data, dtype="<f4").astype(np.float32)
+    model = np.frombuffer(data, dtype="<f4").astype(np.float32, copy=False)
     if not bool(np.isfinite(model).all()):
         raise OutOfRange("the model holds NaN or infinity; ask for the model that the log names")
     return model
@@ -87,4 +108,4 @@ def model_from_bytes(data: bytes, size: int) -> NDArray[np.float32]:
 
 def model_digest(model: NDArray[np.float32]) -> str:
     """SHA-256 of `model_bytes` in hex."""
-    return hashlib.sha256(model_bytes(model)).hexdigest()
+    return hashlib.sha256(model_view(model)).hexdigest()

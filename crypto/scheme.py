@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,12 @@ SCHEMES = (SCHEME, BFV_SCHEME)
 
 @dataclass(frozen=True)
 class Protected:
-    """An update ready to commit to: 32,800-byte ciphertext chunks, and tags (32-byte salt, then `<u8` per chunk)."""
+    """An update ready to commit to: 32,800-byte ciphertext chunks, and tags (32-byte salt, then `<u8` per chunk).
 
-    chunks: list[bytes] = field(repr=False)
+    A scheme gives an iterator of chunks: each is encrypted when it is asked for, and can be asked for once.
+    """
+
+    chunks: Iterable[bytes] = field(repr=False)
     tags: bytes = field(repr=False)
 
 
@@ -45,7 +48,7 @@ class SumKeys(Protocol):
     def key_check(self, federation: str, epoch: int) -> str:
         """A digest that is equal for two members exactly when all their secrets are; tells nothing about them."""
 
-    def protect(self, fields: NDArray[np.int64], packing: Packing, *, plan: str, silo: str) -> Protected:
+    def protect(self, fields: NDArray[Any], packing: Packing, *, plan: str, silo: str) -> Protected:
         """Encrypt and tag an update under fresh randomness: two calls give two different results."""
 
     def check_folded(
@@ -81,8 +84,11 @@ class SumKeys(Protocol):
         plan: str,
         contributions: Sequence[Contribution],
         total_weight: int,
-    ) -> NDArray[np.int64]:
-        """The exact weighted sum of the updates that the contributions' tags belong to, or an error."""
+    ) -> NDArray[np.int32]:
+        """The exact weighted sum of the updates that the contributions' tags belong to, or an error.
+
+        `chunks` is iterated twice, for all bytes are judged before any is decrypted: a list, or the chunks of a file.
+        """
 
 
 class SumScheme(Protocol):

@@ -45,7 +45,7 @@ def unseal(sealed: bytes, key: ExchangeKey, *, federation: str, epoch: int, silo
         raise SealBroken(f"this secret is not sealed for {silo} in epoch {epoch}; ask for a new deal") from error
 
 
-def seal_model(model: bytes, model_secret: bytes, *, round: int, digest: str) -> bytes:
+def seal_model(model: bytes | memoryview, model_secret: bytes, *, round: int, digest: str) -> bytes:
     """Encrypt a model for all holders of the model secret; every one of them makes the same bytes.
 
     The nonce is fixed because the key is derived from the model's own digest: one key never meets two plaintexts.
@@ -78,6 +78,6 @@ def _model_key(model_secret: bytes, round: int, digest: str) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(model_secret)
 
 
-def _require_digest(model: bytes, digest: str) -> None:
+def _require_digest(model: bytes | memoryview, digest: str) -> None:
     if not hmac.compare_digest(canonical.digest(model), digest):
         raise SealBroken(f"the model's digest is not {digest[:16]}; fetch the model that the log names")

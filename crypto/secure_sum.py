@@ -27,8 +27,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +50,9 @@ _SECRET_BYTES = 32
 _FOLD_DEVIATIONS = 9.0
 _MAX_FOLD_ERROR = 1 / 8
 _MAX_SUM_ERROR = 3 / 8
-_BLOCK = 256
+_MAX_INT32 = 2**31 - 1
+_BLOCK = 64
+"""Chunks that are in memory as floats and words: 6 MB."""
 _MANY_CHUNKS = 96
 """From here on helper processes are worth their start (half a second) and memory."""
 
@@ -88,11 +92,11 @@ class SiloSum:
         context = {"epoch": epoch, "federation": federation, "use": "concordat/key-check/v1"}
         return hmac.new(self._secret, canonical.dumps(context), hashlib.sha256).hexdigest()
 
-    def protect(self, fields: NDArray[np.int64], packing: Packing, *, plan: str, silo: str) -> Protected:
-        """Encrypt and tag an update.
+    def protect(self, fields: NDArray[Any], packing: Packing, *, plan: str, silo: str) -> Protected:
+        """Tag an update, and encrypt it chunk by chunk while the result is read.
 
         Args:
-            fields: shape [chunks, 8192], int64, within ±127, unused fields zero.
+            fields: shape [chunks, 8192], integers within ±127, unused fields zero; not to be changed meanwhile.
             packing: the layout's.
             plan: digest of the round's plan.
             silo: our own name.
@@ -103,9 +107,8 @@ class SiloSum:
         if fields.shape != (packing.chunks, FIELDS_PER_CHUNK) or not _in_range(fields, packing):
             raise OutOfRange(f"an update is {packing.chunks} chunks of fields within ±{LEVELS}; quantise it first")
         self._prepare(packing)
-        chunks = [chunk for block in _blocks(len(fields)) for chunk in self._key.encrypt_all(pack(fields[block]))]
         salt = os.urandom(SALT_BYTES)
-        return Protected(chunks, tag(fields, self._tag_secret, plan=plan, silo=silo, salt=salt))
+        return Protected(self._encrypted(fields), tag(fields, self._tag_secret, plan=plan, silo=silo, salt=salt))
 
     def check_folded(
         self,
@@ -171,11 +174,14 @@ class SiloSum:
         plan: str,
         contributions: Sequence[Contribution],
         total_weight: int,
-    ) -> NDArray[np.int64]:
+    ) -> NDArray[np.int32]:
         """Decrypt the weighted sum and check it: bytes, whole numbers, range, tags, in this order.
 
+        Args:
+            chunks: full chunks, iterated twice: all bytes are judged before any is decrypted.
+
         Returns:
-            shape [d], int64: exactly the weighted sum of the retained updates, in the order of the model.
+            shape [d], int32: exactly the weighted sum of the retained updates, in the order of the model.
 
         Raises:
             OutOfRange: the weights do not add up to a total weight of at most 1032.
@@ -185,24 +191,31 @@ class SiloSum:
         weights = [part.weight for part in contributions]
         if min(weights, default=-1) < 0 or sum(weights) != total_weight or not 0 < total_weight <= MAX_MULTIPLE:
             raise OutOfRange(f"weights must add up to a total weight of at most {MAX_MULTIPLE}")
-        received = list(chunks)
-        if len(received) != packing.chunks:
-            raise BadCiphertext(f"a sum of this layout has {packing.chunks} chunks, not {len(received)}")
         self._prepare(packing)
-        fields = self._open(received)
+        _check_chunks(chunks, packing)
+        fields = self._open(chunks, packing)
         _check_range(_in_range(fields, packing, total_weight))
         verify_sum(fields, self._tag_secret, plan=plan, contributions=contributions)
         return packing.from_fields(fields)
 
-    def _open(self, chunks: Sequence[bytes]) -> NDArray[np.int64]:
+    def _encrypted(self, fields: NDArray[Any]) -> Iterator[bytes]:
+        for block in _blocks(len(fields)):
+            yield from self._key.encrypt_all(pack(fields[block]))
+
+    def _open(self, chunks: Iterable[bytes], packing: Packing) -> NDArray[np.int32]:
         """The fields of a sum, shape [chunks, 8192], block by block: floats of the whole never stand in memory."""
-        for chunk in chunks:
-            ring.parse_chunk(chunk)
-        fields = np.empty((len(chunks), FIELDS_PER_CHUNK), dtype=np.int64)
-        for block in _blocks(len(chunks)):
-            slots = self._key.decrypt_all(chunks[block])
+        fields = np.empty((packing.chunks, FIELDS_PER_CHUNK), dtype=np.int32)
+        left = iter(chunks)
+        for block in _blocks(packing.chunks):
+            batch = list(itertools.islice(left, block.stop - block.start))
+            if len(batch) != block.stop - block.start:
+                raise BadCiphertext("the bytes of the sum can be read only once; keep them in a file or list")
+            slots = self._key.decrypt_all(batch)
             _check_whole(slots, _MAX_SUM_ERROR)
-            fields[block] = unpack(np.rint(slots).astype(np.int64))
+            # What is cut off here is far out of range, and stays so.
+            np.clip(
+                unpack(np.rint(slots).astype(np.int64)), -_MAX_INT32, _MAX_INT32, out=fields[block], casting="unsafe"
+            )
         return fields
 
     def _prepare(self, packing: Packing) -> None:
@@ -235,7 +248,13 @@ def deal(federation: str, epoch: int, scheme: str = SCHEME) -> bytes:
 
 
 def _blocks(count: int) -> list[slice]:
-    return [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
+    return [slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
+
+
+def _check_chunks(chunks: Iterable[bytes], packing: Packing) -> None:
+    sizes = [ring.parse_chunk(chunk).size for chunk in chunks]
+    if len(sizes) != packing.chunks:
+        raise BadCiphertext(f"a sum of this layout has {packing.chunks} chunks, not {len(sizes)}")
 
 
 def _check_folds_whole(slots: NDArray[np.float64], rows: NDArray[np.int8], noise_std: float) -> None:
@@ -260,10 +279,10 @@ def _check_whole(slots: NDArray[np.float64], most: float) -> None:
         raise CheckFailed("whole")
 
 
-def _in_range(fields: NDArray[np.int64], packing: Packing, weight: int = 1) -> bool:
+def _in_range(fields: NDArray[Any], packing: Packing, weight: int = 1) -> bool:
     """Whether fields are within ±127 times `weight`, and zero where no coordinate is."""
     for block in _blocks(len(fields)):
-        if bool((np.abs(fields[block]) > LEVELS * weight * packing.used(block)).any()):
+        if bool((np.abs(fields[block].astype(np.int64)) > LEVELS * weight * packing.used(block)).any()):
             return False
     return True
 

@@ -8,6 +8,7 @@ columns (Charikar, Chen and Farach-Colton 2002).
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,12 +69,12 @@ def checkers(seed: bytes, subject: str, silos: tuple[str, ...], count: int = 3) 
 
 
 def sketch(
-    fields: NDArray[np.int64], packing: Packing, fold_signs: NDArray[np.int8]
+    fields: NDArray[Any], packing: Packing, fold_signs: NDArray[np.int8]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """What a silo says in the clear about its update.
 
     Args:
-        fields: shape [chunks, 8192], int64, from `Packing.to_fields`: an update within ±127 or a sum of them.
+        fields: shape [chunks, 8192], integers, from `Packing.to_fields`: an update within ±127 or a sum of them.
         fold_signs: shape [F, body_chunks].
 
     Returns:
@@ -81,16 +82,18 @@ def sketch(
     """
     if fold_signs.ndim != 2 or fold_signs.shape[1] != packing.body_chunks:
         raise OutOfRange(f"signs are needed for the {packing.body_chunks} chunks of the body")
-    folds = np.zeros((fold_signs.shape[0], packing.width), dtype=np.int64)
+    # 2048 chunks of a sum of total weight 1032 stay below 2^28.
+    folds = np.zeros((fold_signs.shape[0], packing.width), dtype=np.int32)
     # Row by row, as ciphertexts are folded: a product of integer matrices takes ten times as long.
-    for column, row in zip(fold_signs.T.tolist(), fields[: packing.body_chunks, : packing.width], strict=True):
+    for column, held in zip(fold_signs.T.tolist(), fields[: packing.body_chunks, : packing.width], strict=True):
+        row = held.astype(np.int32)
         for fold, sign in zip(folds, column, strict=True):
             if sign > 0:
                 fold += row
             elif sign < 0:
                 fold -= row
     output = fields[packing.body_chunks :].reshape(-1)[: packing.output_size]
-    return folds.astype(np.int32), output.astype(np.int32)
+    return folds, output.astype(np.int32)
 
 
 def split(folded_fields: NDArray[np.int64], packing: Packing) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -18,6 +18,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ P = 2**61 - 1
 SALT_BYTES = 32
 _LIMBS = 4
 _LIMB_BITS = 16
+_BLOCK = 64
 _MAX_FIELD = 2**34
 """16-bit limbs times fields below 2^34, 8192 of them, stay below 2^63."""
 
@@ -44,11 +46,11 @@ class Contribution:
     tags: bytes
 
 
-def tag(fields: NDArray[np.int64], secret: bytes, *, plan: str, silo: str, salt: bytes) -> bytes:
+def tag(fields: NDArray[Any], secret: bytes, *, plan: str, silo: str, salt: bytes) -> bytes:
     """Tags of all chunks: the salt, then one `<u8` below p for each.
 
     Args:
-        fields: shape [chunks, 8192], int64, each below 2^34 in size.
+        fields: shape [chunks, 8192], integers, each below 2^34 in size.
         secret: the epoch's tag secret.
         plan: digest of the plan.
         salt: 32 bytes, fresh for every update.
@@ -71,12 +73,12 @@ def parse(tags: bytes, chunks: int) -> tuple[bytes, list[int]]:
 
 
 def verify_folded(
-    folded_fields: NDArray[np.int64], rows: NDArray[np.int8], secret: bytes, *, plan: str, silo: str, tags: bytes
+    folded_fields: NDArray[Any], rows: NDArray[np.int8], secret: bytes, *, plan: str, silo: str, tags: bytes
 ) -> None:
     """Check `<rho, (M x)_r> == sum_k M_rk (t_k - mask_k)` for every row r of `rows`.
 
     Args:
-        folded_fields: shape [rows, 8192], int64: the decrypted fields of the folded ciphertext.
+        folded_fields: shape [rows, 8192], integers: the decrypted fields of the folded ciphertext.
         rows: shape [rows, chunks], int8: the matrix M.
 
     Raises:
@@ -88,13 +90,11 @@ def verify_folded(
             raise CheckFailed("tags")
 
 
-def verify_sum(
-    aggregate: NDArray[np.int64], secret: bytes, *, plan: str, contributions: Sequence[Contribution]
-) -> None:
+def verify_sum(aggregate: NDArray[Any], secret: bytes, *, plan: str, contributions: Sequence[Contribution]) -> None:
     """Check `<rho, aggregate_k> == sum_i w_i (t_ik - mask_ik)` for every chunk k.
 
     Args:
-        aggregate: shape [chunks, 8192], int64: the decrypted fields of the weighted sum.
+        aggregate: shape [chunks, 8192], integers: the decrypted fields of the weighted sum.
 
     Raises:
         CheckFailed: "tags".
@@ -108,14 +108,20 @@ def verify_sum(
         raise CheckFailed("tags")
 
 
-def _products(fields: NDArray[np.int64], secret: bytes, plan: str) -> list[int]:
-    if fields.ndim != 2 or fields.shape[1] != FIELDS_PER_CHUNK or int(np.abs(fields).max(initial=0)) >= _MAX_FIELD:
-        raise OutOfRange(f"tags are made over rows of {FIELDS_PER_CHUNK} fields below 2^34")
+def _products(fields: NDArray[Any], secret: bytes, plan: str) -> list[int]:
+    if fields.ndim != 2 or fields.shape[1] != FIELDS_PER_CHUNK:
+        raise OutOfRange(f"tags are made over rows of {FIELDS_PER_CHUNK} fields")
     rho = _residues(_prf(secret, use="rho", plan=plan), FIELDS_PER_CHUNK)
     shifts = np.arange(_LIMBS, dtype=np.uint64) * np.uint64(_LIMB_BITS)
     limbs = (rho[:, None] >> shifts & np.uint64(2**_LIMB_BITS - 1)).astype(np.int64)
-    parts = fields @ limbs
-    return [sum(int(part) << (_LIMB_BITS * i) for i, part in enumerate(row)) % P for row in parts]
+    products: list[int] = []
+    for start in range(0, len(fields), _BLOCK):
+        block = fields[start : start + _BLOCK].astype(np.int64)
+        if max(int(block.max()), -int(block.min())) >= _MAX_FIELD:
+            raise OutOfRange("tags are made over fields below 2^34")
+        parts = (block @ limbs).tolist()
+        products += [sum(part << (_LIMB_BITS * i) for i, part in enumerate(row)) % P for row in parts]
+    return products
 
 
 def _unmasked(secret: bytes, plan: str, silo: str, tags: bytes, chunks: int) -> list[int]:

@@ -6,24 +6,26 @@ Nothing computed from a decryption is in any message but adoptions, which `open_
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audit import turns
 from audit.history import History
-from crypto import merkle, ring, sketch
+from crypto import merkle, sketch
 from crypto.errors import BadCiphertext, CheckFailed
 from crypto.quantise import apply_aggregate
-from crypto.scheme import SumKeys
 from crypto.tags import Contribution
 from protos.codec import pack, unpack
 from protos.messages import Adoption, Answer, Answers, Evaluation, Refusal
 from protos.rounds import Phase
 from silo.desk import Desk, SitOut, round_key
 from silo.keying import sealed_model
-from silo.link import Link
 from silo.releases import noised_evaluation
+from silo.workspace import Chunks
 
 
 def check(desk: Desk, history: History) -> Answers:
@@ -37,7 +39,9 @@ def bears_out(desk: Desk, history: History, subject: str) -> bool:
     view, packing = history.round, history.packing
     tracing = history.phase is Phase.TRACE_CHECKING
     opening = view.openings[subject]
-    chunks = fetch_chunks(desk.link, view.traced[subject] if tracing else opening.folded)
+    rows = history.trace_rows if tracing else history.opening_rows
+    with fetched(desk, view.traced[subject] if tracing else opening.folded, len(rows)) as found:
+        chunks = list(found)
     keys = desk.keys(view.plan.epoch)
     try:
         said = sketch.from_bytes(opening.folds, opening.output, packing, packing.folds)
@@ -47,7 +51,7 @@ def bears_out(desk: Desk, history: History, subject: str) -> bool:
             )
         keys.check_folded(
             chunks,
-            history.trace_rows if tracing else history.opening_rows,
+            rows,
             packing,
             plan=view.plan_digest,
             silo=subject,
@@ -59,41 +63,56 @@ def bears_out(desk: Desk, history: History, subject: str) -> bool:
     return True
 
 
-def fetch_chunks(link: Link, root: str) -> list[bytes]:
-    """A fold or sum by its Merkle root; SitOut where the coordinator hands out other bytes (nothing is decrypted)."""
-    data = b"".join(link.download(root))
-    chunks = [data[start : start + ring.CHUNK_BYTES] for start in range(0, len(data), ring.CHUNK_BYTES)]
-    if not chunks or merkle.root(chunks) != root:
-        raise SitOut("the coordinator handed out a ciphertext that is not the signed one: nothing was decrypted")
-    return chunks
+@contextmanager
+def fetched(desk: Desk, root: str, count: int) -> Iterator[Chunks]:
+    """A fold or sum of `count` chunks by its Merkle root, in a file while the context is open.
+
+    Raises:
+        SitOut: the coordinator hands out other bytes, before any of them is decrypted.
+    """
+    # A root that is signed over some chunks too many is refused by whoever opens it; endless bytes are not read.
+    with desk.workspace.received(desk.link.download(root), 2 * count) as chunks:
+        if chunks is None or merkle.root(chunks) != root:
+            raise SitOut("the coordinator handed out a ciphertext that is not the signed one: nothing was decrypted")
+        yield chunks
 
 
 def verify(desk: Desk, history: History) -> Adoption | Refusal:
-    view, task = history.round, history.genesis.task
+    view = history.round
     assert view.sum is not None
-    model = desk.workspace.load_model(task.layout.size, view.plan.model)
-    if model is None:
+    if not desk.workspace.has_model(view.plan.model):
         raise SitOut("the model of this round is not here")
     keys = desk.keys(view.plan.epoch)
     total = sum(view.weights.values())
     parts = [Contribution(silo, weight, view.openings[silo].tags) for silo, weight in view.weights.items()]
     try:
-        aggregate = keys.open_sum(
-            fetch_chunks(desk.link, view.sum.root),
-            history.packing,
-            plan=view.plan_digest,
-            contributions=parts,
-            total_weight=total,
-        )
+        with fetched(desk, view.sum.root, history.packing.chunks) as chunks:
+            aggregate = keys.open_sum(
+                chunks, history.packing, plan=view.plan_digest, contributions=parts, total_weight=total
+            )
         _check_prediction(history, aggregate)
     except CheckFailed as error:
         return Refusal(history.genesis.federation, view.sum_digest, error.name)
     except BadCiphertext:
         return Refusal(history.genesis.federation, view.sum_digest, "digest")
-    return _adopt(desk, history, keys, apply_aggregate(model, aggregate, view.plan.step_log2, total))
+    digest, evaluation = _new_model(desk, history, aggregate, total)
+    # Sealing takes two models of memory; the sum is not needed any more.
+    del aggregate
+    sealed = hashlib.sha256(sealed_model(desk, history, keys, digest)).hexdigest()
+    return Adoption(history.genesis.federation, view.sum_digest, digest, sealed, evaluation)
 
 
-def _check_prediction(history: History, aggregate: Any) -> None:
+def _new_model(desk: Desk, history: History, aggregate: NDArray[np.int32], total: int) -> tuple[str, Evaluation | None]:
+    """Keep the new model, and evaluate it where the plan asks for it; its digest."""
+    plan = history.round.plan
+    model = desk.workspace.load_model(history.genesis.task.layout.size, plan.model)
+    if model is None:
+        raise SitOut("the model of this round is damaged")
+    new = apply_aggregate(model, aggregate, plan.step_log2, total, out=model)
+    return desk.workspace.save_model(new), _evaluate(desk, history, new)
+
+
+def _check_prediction(history: History, aggregate: NDArray[np.int32]) -> None:
     """The sketch of the aggregate must be the weighted sum of the openings' sketches: R is linear, so exactly."""
     view, packing = history.round, history.packing
     signs = sketch.signs(view.seed, packing.folds, packing.body_chunks)
@@ -107,14 +126,6 @@ def _check_prediction(history: History, aggregate: Any) -> None:
     body, exact_part = sketch.sketch(packing.to_fields(aggregate), packing, signs)
     if not (np.array_equal(body, folds) and np.array_equal(exact_part, output)):
         raise CheckFailed("sketch")
-
-
-def _adopt(desk: Desk, history: History, keys: SumKeys, model: Any) -> Adoption:
-    view = history.round
-    digest = desk.workspace.save_model(model)
-    evaluation = _evaluate(desk, history, model)
-    sealed_digest = hashlib.sha256(sealed_model(desk, history, keys, digest)).hexdigest()
-    return Adoption(history.genesis.federation, view.sum_digest, digest, sealed_digest, evaluation)
 
 
 def _evaluate(desk: Desk, history: History, model: Any) -> Evaluation | None:

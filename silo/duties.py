@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audit.accounting import counts_charge
 from audit.history import History
@@ -20,10 +21,13 @@ from crypto.quantise import quantise, randomness_needed
 from protos.codec import pack, unpack
 from protos.messages import Commit, Counts, Opening, TraceOpening
 from protos.rounds import Phase
+from protos.transport import PART_BYTES
 from silo import checking, keying
 from silo.desk import Desk, NotYet, SitOut, round_key
 from silo.releases import noised_counts, noised_prototypes
 from silo.workspace import Update
+
+_BLOCK = 2**18
 
 
 def answer(desk: Desk, history: History) -> Any:
@@ -58,21 +62,36 @@ def _commit(desk: Desk, history: History) -> Commit:
     stored = desk.ledger.release(key)
     if stored is not None:
         return unpack(Commit, stored)
-    update = desk.trainer.train(model, plan.training, history.counts[name].total)
-    values = quantise(update, plan.step_log2, desk.entropy.take(randomness_needed(update.size)))
-    fields = history.packing.to_fields(values.astype(np.int64))
-    protected = keys.protect(fields, history.packing, plan=history.round.plan_digest, silo=name)
+    values = _quantised(desk, history, model)
     prototypes = _prototypes(desk, history, model)
+    # From here on only the quantised update is in memory, a byte for each parameter.
+    del model
+    protected = keys.protect(
+        history.packing.to_fields(values), history.packing, plan=history.round.plan_digest, silo=name
+    )
     desk.workspace.save_update(plan.round, Update(values, protected.tags, prototypes), protected.chunks)
     commit = Commit(
         history.genesis.federation,
         history.round.plan_digest,
-        merkle.root(protected.chunks),
+        merkle.root(desk.workspace.ciphertext(plan.round)),
         hashlib.sha256(protected.tags).hexdigest(),
         None if prototypes is None else hashlib.sha256(prototypes).hexdigest(),
     )
     desk.ledger.store_release(key, pack(commit))
     return commit
+
+
+def _quantised(desk: Desk, history: History, model: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Train, and round the update at random block by block."""
+    plan = history.round.plan
+    update = desk.trainer.train(model, plan.training, history.counts[desk.identity.name].total)
+    values = np.empty(update.size, dtype=np.int8)
+    for start in range(0, update.size, _BLOCK):
+        block = update[start : start + _BLOCK].astype(np.float64)
+        values[start : start + _BLOCK] = quantise(
+            block, plan.step_log2, desk.entropy.take(randomness_needed(block.size))
+        )
+    return values
 
 
 def _prototypes(desk: Desk, history: History, model: Any) -> bytes | None:
@@ -95,12 +114,12 @@ def _own_update(desk: Desk, history: History) -> Update:
 def _open(desk: Desk, history: History) -> Opening:
     view, packing = history.round, history.packing
     update = _own_update(desk, history)
-    fields = packing.to_fields(update.values.astype(np.int64))
+    fields = packing.to_fields(update.values)
     signs = sketch.signs(view.seed, packing.folds, packing.body_chunks)
     folds, output = sketch.to_bytes(*sketch.sketch(fields, packing, signs))
     plan = view.plan
     receipt = desk.charge_round(plan)
-    desk.link.upload(view.commits[desk.identity.name].ciphertext, desk.workspace.ciphertext(plan.round))
+    desk.link.upload(view.commits[desk.identity.name].ciphertext, desk.workspace.ciphertext(plan.round, PART_BYTES))
     return Opening(
         history.genesis.federation,
         view.challenge_digest,

@@ -11,7 +11,7 @@ from audit.history import History
 from crypto import sealing
 from crypto.errors import CryptoError, KeyMismatch
 from crypto.identity import fingerprint
-from crypto.quantise import model_bytes
+from crypto.quantise import model_view
 from crypto.scheme import SumKeys
 from protos.codec import decode
 from protos.messages import Deal, KeyCheck, SealedSecret
@@ -88,4 +88,4 @@ def sealed_model(desk: Desk, history: History, keys: SumKeys, digest: str) -> by
     model = desk.workspace.load_model(history.genesis.task.layout.size, digest)
     if model is None:
         raise SitOut("the model is not here")
-    return sealing.seal_model(model_bytes(model), keys.model_secret, round=len(history.rounds), digest=digest)
+    return sealing.seal_model(model_view(model), keys.model_secret, round=len(history.rounds), digest=digest)

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from crypto import memory
 from silo.data import Records, open_source
 from silo.entropy import OsEntropy, require_operating_system
 from silo.identity import load_certificates, load_enrolment, load_identity
-from silo.link import BadSiloDirectory
+from silo.link import BadSiloDirectory, Link
 
 if TYPE_CHECKING:
     from audit.history import History
@@ -41,7 +42,8 @@ class Work:
     """What `run` was asked to do. The ledger belongs to the data, not the directory: enrolling again resets nothing.
 
     `sums` names the scheme of the secure sum, the same at every silo. `trainer` stands in for
-    `silo.trainer.trainer_for`; the command line never sets it (the red team does).
+    `silo.trainer.trainer_for`, `link` wraps the link to the coordinator; the command line never sets these two (the red
+    team and the benchmark of a round do).
     """
 
     directory: Path
@@ -52,6 +54,7 @@ class Work:
     address: str | None = None
     sums: str = "ckks"
     trainer: Callable[[Task, Records, Entropy], Trainer] | None = None
+    link: Callable[[Link], Link] | None = None
 
 
 def run(work: Work, report: Callable[[Session, Progress], None]) -> bool:
@@ -67,6 +70,7 @@ def run(work: Work, report: Callable[[Session, Progress], None]) -> bool:
     Raises:
         SiloError: says what the operator has to mend.
     """
+    memory.keep_little()
     records = open_source(work.adapter, work.data).load()
     with locked(work.directory), _stopping() as stop, _opened(work, records) as session:
         _write_run_file(work)
@@ -81,7 +85,7 @@ def open_link(directory: Path, address: str | None = None) -> GrpcLink:
     return GrpcLink(address or enrolled.address, enrolled.federation, Credentials(*load_certificates(directory)))
 
 
-def open_session(work: Work, records: Records | None, link: GrpcLink) -> Session:
+def open_session(work: Work, records: Records | None, link: Link) -> Session:
     """The session; without `records` it can read its state and resume, but not train."""
     from silo.session import Session
 
@@ -157,7 +161,7 @@ def last_ledger(directory: Path) -> Path | None:
 _SOME_MEMBER = {"kind": "concordat/member/v1", "signing_key": "0" * 64, "exchange_key": "0" * 64}
 
 
-def _desk_for(work: Work, records: Records | None, link: GrpcLink) -> Callable[[History, Workspace], Desk]:
+def _desk_for(work: Work, records: Records | None, link: Link) -> Callable[[History, Workspace], Desk]:
     def make(history: History, workspace: Workspace) -> Desk:
         from silo.desk import Desk
         from silo.ledger import Ledger
@@ -210,7 +214,7 @@ def _take_turns(session: Session, stop: threading.Event, report: Callable[[Sessi
 @contextmanager
 def _opened(work: Work, records: Records) -> Iterator[Session]:
     link = open_link(work.directory, work.address)
-    session = open_session(work, records, link)
+    session = open_session(work, records, link if work.link is None else work.link(link))
     try:
         yield session
     finally:

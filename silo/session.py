@@ -23,7 +23,6 @@ from audit.log import verify_head_signature
 from crypto import sealing
 from crypto.errors import CryptoError
 from crypto.identity import sign
-from crypto.quantise import model_from_bytes
 from protos import canonical
 from protos.canonical import MAX_INTEGER
 from protos.codec import pack, unpack
@@ -293,7 +292,7 @@ class Session:
         size = history.genesis.task.layout.size
         try:
             if history.model == history.genesis.task.initial_model:
-                data = b"".join(self.link.download(history.model))
+                found = self.workspace.fetch_model(history.model, self.link.download(history.model), size)
             else:
                 secret = self.workspace.load_secret(history.epoch)
                 if history.sealed is None or secret is None:
@@ -301,8 +300,8 @@ class Session:
                 keys = self.desk.scheme.join(secret)
                 sealed = b"".join(self.link.download(history.sealed))
                 data = sealing.unseal_model(sealed, keys.model_secret, round=history.sealed_round, digest=history.model)
-            if hashlib.sha256(data).hexdigest() == history.model:
-                self.workspace.save_model(model_from_bytes(data, size))
+                found = self.workspace.fetch_model(history.model, [data], size)
+            if found:
                 self._forget_models()
         except (Refused, Unreachable, CryptoError):
             return

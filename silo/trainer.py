@@ -6,7 +6,7 @@ Torch takes seconds to import, so a kind's module is imported when it is first n
 from __future__ import annotations
 
 import importlib
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ SAFE_CLIP = 1 - 2.0**-16
 class Trainer(Protocol):
     """DP-SGD and its by-products on one silo's records. Models are flat float32[d] in the task's layout."""
 
-    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[np.float64]:
-        """The update of one round, float64[d]: new model minus `model`.
+    def train(self, model: NDArray[np.float32], training: Training, count: int) -> NDArray[Any]:
+        """The update of one round, float64[d] (or float32[d], for half the memory): new model minus `model`.
 
         Each of `training.steps` steps takes a Poisson batch, clips every record's gradient to C, adds N(0, (σC)²) and
         moves by -lr · (sum + noise) / (sample_rate · count) (Abadi et al. 2016, Algorithm 1). An empty batch still

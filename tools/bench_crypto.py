@@ -153,7 +153,8 @@ class Bench:
         return self.packing.to_fields(values.astype(np.int64))
 
     def _protect(self, fields: NDArray[np.int64], index: int) -> Protected:
-        return self.keys.protect(fields, self.packing, plan=PLAN, silo=f"silo-{index}")
+        made = self.keys.protect(fields, self.packing, plan=PLAN, silo=f"silo-{index}")
+        return Protected(list(made.chunks), made.tags)
 
     def _opening(self) -> Iterator[Row]:
         fields = self.fields(0)
@@ -161,7 +162,7 @@ class Bench:
         tagged: list[float] = []
         folded: list[float] = []
         drawn = self._signs()
-        chunks = self.ours_sent[0].chunks[: self.packing.body_chunks]
+        chunks = list(self.ours_sent[0].chunks)[: self.packing.body_chunks]
         for _ in range(self.case.repetitions):
             _timed(sketches, self._sketch, fields)
             _timed(tagged, self._tag, fields)
@@ -227,7 +228,7 @@ class Bench:
             total += np.float32(weight) * np.frombuffer(self.plain_sent[index], dtype="<f4")
         return total
 
-    def _open(self, chunks: list[bytes], of: list[int], weights: list[int]) -> NDArray[np.int64]:
+    def _open(self, chunks: list[bytes], of: list[int], weights: list[int]) -> NDArray[np.int32]:
         # Silos that send the same bytes are one silo with the sum of their weights to the tags.
         joint = {index: sum(w for i, w in zip(of, weights, strict=True) if i == index) for index in of}
         parts = [Contribution(f"silo-{i}", weight, self.ours_sent[i].tags) for i, weight in joint.items()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tenseal
@@ -56,10 +58,18 @@ def secret() -> bytes:
     return secure_sum.deal(FEDERATION, EPOCH)
 
 
+class KeepingSum(secure_sum.SiloSum):
+    """Keeps the chunks of an update, so that a test can look at them more than once."""
+
+    def protect(self, fields: NDArray[Any], packing: Packing, *, plan: str, silo: str) -> secure_sum.Protected:
+        made = super().protect(fields, packing, plan=plan, silo=silo)
+        return secure_sum.Protected(list(made.chunks), made.tags)
+
+
 @pytest.fixture(scope="session")
 def keys(secret: bytes) -> secure_sum.SiloSum:
     """A member's keys."""
-    return secure_sum.SiloSum(secret)
+    return KeepingSum(secret)
 
 
 @pytest.fixture(scope="session")

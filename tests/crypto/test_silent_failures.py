@@ -21,7 +21,7 @@ from crypto.errors import BadCiphertext, CheckFailed, KeyMismatch
 from crypto.packing import FIELDS_PER_CHUNK, SLOTS, Packing, pack
 from crypto.secure_sum import Contribution, Protected, SiloSum, deal
 from crypto.sketch import rows, signs, sketch
-from tests.crypto.conftest import EPOCH, FEDERATION, PLAN, random_values
+from tests.crypto.conftest import EPOCH, FEDERATION, PLAN, KeepingSum, random_values
 from tests.crypto.oracle import context_of, last_words, tenseal_vector
 from tests.crypto.sums import SEED, Fields, Liar, add_up, check, contributions, fails, fold, protect_all
 
@@ -72,7 +72,7 @@ def test_no_single_bit_flip_of_a_chunk_passes_the_chain(keys: SiloSum, small: Pa
 
 
 def test_wrong_and_mixed_keys_decrypt_silently_and_give_no_whole_numbers(keys: SiloSum, small: Packing) -> None:
-    foreign = SiloSum(deal(FEDERATION, EPOCH))
+    foreign = KeepingSum(deal(FEDERATION, EPOCH))
     zeros = ring.parse_fresh(keys._key.encrypt(np.zeros(SLOTS, np.int64)))
     assert foreign._key.decrypt(zeros).shape == (SLOTS,)
     rng = np.random.default_rng(6)

@@ -40,7 +40,7 @@ class LyingKeys:
     def protect(self, fields: Fields, packing: Packing, *, plan: str, silo: str) -> Protected:
         if self._protect is None:
             return self.real.protect(fields, packing, plan=plan, silo=silo)
-        made: Protected = self._protect(self, fields, packing, plan, silo)
+        made: Protected = self._protect(self, fields.astype(np.int64), packing, plan, silo)
         return made
 
     def check_folded(self, folded_chunks: Sequence[bytes], rows: Any, packing: Packing, **rest: Any) -> None:
@@ -164,7 +164,8 @@ class ReplayingScheme(LyingScheme):
         super().__init__(protect=self._again)
 
     def _again(self, keys: LyingKeys, fields: Fields, packing: Packing, plan: str, silo: str) -> Protected:
-        self._kept.append(keys.real.protect(fields, packing, plan=plan, silo=silo))
+        made = keys.real.protect(fields, packing, plan=plan, silo=silo)
+        self._kept.append(Protected(list(made.chunks), made.tags))
         return self._kept[0]
 
 

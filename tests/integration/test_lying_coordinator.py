@@ -87,13 +87,19 @@ def sends_a_chunk_too_few(parts: list[list[Any]], weights: list[int]) -> list[An
     return add_up(parts, weights)[:-1]
 
 
+def sends_a_chunk_too_many(parts: list[list[Any]], weights: list[int]) -> list[Any]:
+    total = add_up(parts, weights)
+    return [*total, total[0]]
+
+
 def sends_nothing_but_zeros(parts: list[list[Any]], weights: list[int]) -> list[Any]:
     return [np.zeros(ring.WORDS, dtype=np.uint64)] * len(parts[0])
 
 
 LIES = [
     drops_one, doubles_one, swaps_two_weights, adds_an_offset, asks_for_the_key, asks_for_one_update,
-    sums_chunks_out_of_order, sends_a_chunk_too_few, sends_nothing_but_zeros,
+    sums_chunks_out_of_order, sends_a_chunk_too_few,
+    sends_a_chunk_too_many, sends_nothing_but_zeros,
 ]  # fmt: skip
 
 

@@ -132,9 +132,10 @@ def _sketch_truly(federation: Bench, place: int, amount: int) -> None:
     workspace = federation.sessions[LIAR].workspace
     update = workspace.load_update(1)
     assert update is not None
-    values = update.values.copy()
+    values = update.values.astype(np.int64)
     values[place] = amount
-    workspace._write("round-1.update", [values.astype("<i2").tobytes()])
+    lie = dataclasses.replace(update, values=values)
+    vars(workspace)["load_update"] = lambda number: lie
 
 
 def test_halves_that_the_folds_cancel_void_one_round_and_the_trace_convicts(
