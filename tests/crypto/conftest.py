@@ -10,6 +10,7 @@ import tenseal
 from numpy.typing import NDArray
 
 from crypto import ckks, secure_sum
+from crypto.bfv import BfvSum
 from crypto.packing import Packing
 from protos.task import Layout
 from tests.crypto.oracle import context_of
@@ -64,6 +65,10 @@ class KeepingSum(secure_sum.SiloSum):
     def protect(self, fields: NDArray[Any], packing: Packing, *, plan: str, silo: str) -> secure_sum.Protected:
         made = super().protect(fields, packing, plan=plan, silo=silo)
         return secure_sum.Protected(list(made.chunks), made.tags)
+
+
+class KeepingBfv(KeepingSum, BfvSum):
+    """The same of BFV."""
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from crypto.scheme import BFV_SCHEME
 from crypto.secure_sum import PackedCkks, Protected
 from crypto.tags import tag
 from redteam.simulator import Seat
-from tests.crypto.conftest import EPOCH, FEDERATION, PLAN, encrypt_reals, random_values
+from tests.crypto.conftest import EPOCH, FEDERATION, PLAN, KeepingBfv, encrypt_reals, random_values
 from tests.crypto.sums import Fields, add_up, check, contributions, fails, protect_all
 from tests.integration.federation import SILOS, federation, records
 
@@ -37,7 +37,7 @@ def bfv_key(seed: bytes) -> BfvKey:
 
 @pytest.fixture(scope="module")
 def bfv_keys() -> BfvSum:
-    return BfvSum(PackedBfv().deal(FEDERATION, EPOCH))
+    return KeepingBfv(PackedBfv().deal(FEDERATION, EPOCH))
 
 
 def seal_bfv_reads(seed: bytes, words: ring.Words, directory: Path) -> NDArray[np.int64]:

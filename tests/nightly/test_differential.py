@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from crypto import ring, tags
-from crypto.bfv import BfvSum
 from crypto.packing import FIELDS_PER_CHUNK, LEVELS, MAX_MULTIPLE, Packing, pack, unpack
 from crypto.quantise import apply_aggregate
 from crypto.scheme import BFV_SCHEME
 from crypto.secure_sum import SiloSum, deal
 from crypto.sketch import rows, signs, sketch, trace_signs
 from crypto.tags import Contribution
-from tests.crypto.conftest import PLAN, make_layout
+from tests.crypto.conftest import PLAN, KeepingBfv, KeepingSum, make_layout
 from tests.crypto.sums import add_up, contributions, fails, fold, protect_all
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(3600)]
@@ -43,8 +42,8 @@ def draw_values(rng: np.random.Generator, size: int) -> list[int]:
 def own_keys(request: pytest.FixtureRequest) -> SiloSum:
     """Fresh keys for every batch, of BFV in every third."""
     if request.node.callspec.params["batch"] % 3 == 2:
-        return BfvSum(deal("nightly", 1, BFV_SCHEME))
-    return SiloSum(deal("nightly", 1))
+        return KeepingBfv(deal("nightly", 1, BFV_SCHEME))
+    return KeepingSum(deal("nightly", 1))
 
 
 @pytest.mark.parametrize("batch", range(WHOLE // BATCH))
