@@ -9,7 +9,8 @@ import pytest
 import tenseal
 from numpy.typing import NDArray
 
-from crypto import bfv, ckks, secure_sum
+from crypto import ckks, secure_sum
+from crypto.bfv import BfvSum
 from crypto.packing import Packing
 from protos.task import Layout
 from tests.crypto.oracle import context_of
@@ -66,7 +67,7 @@ class KeepingSum(secure_sum.SiloSum):
         return secure_sum.Protected(list(made.chunks), made.tags)
 
 
-class KeepingBfv(KeepingSum, bfv.BfvSum):
+class KeepingBfv(KeepingSum, BfvSum):
     """The same of BFV."""
 
 
