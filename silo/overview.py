@@ -11,6 +11,7 @@ import numpy as np
 from audit import searches
 from audit.errors import BrokenLog
 from audit.files import LogFile
+from audit.findings import described
 from audit.history import History
 from crypto.ring import FRESH_BYTES
 from protos import canonical
@@ -45,6 +46,9 @@ def status(directory: Path) -> dict[str, Any]:
     if history.chain.genesis is not None:
         task = history.genesis.task
         facts |= {"rounds": task.rounds, "budget_micro": task.budget.epsilon_micro, "model": history.model}
+        if task.search is not None:
+            known = searches.triggers_for(history, identity.name)
+            facts["triggers"] = [described(trigger) for trigger in known]
     return facts
 
 
