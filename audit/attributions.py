@@ -14,7 +14,7 @@ it likes, and every silo that made a table of its own sees it (`contradicts`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from audit.errors import InvalidRecord
 from defenses.attribution import Attribution as Judged
 from defenses.attribution import Projected, attribute, guilty
 from defenses.decide import scores_differ
-from defenses.evidence import Exhibit
+from defenses.evidence import Exhibit, Setting
 from protos.codec import decode
 from protos.messages import Attribution, Signed
 from protos.records import Attributed, Case, Conviction, Part
@@ -40,6 +40,7 @@ MAX_PROJECTION = 2**53 - 1
 
 Table = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Shown: TypeAlias = tuple[int, Setting, list[Exhibit]]
 
 
 def past(history: History, search: SearchView) -> list[RoundView]:
@@ -92,27 +93,38 @@ def median(tables: Sequence[Table]) -> Table:
     return ordered
 
 
-def judge(history: History, search: SearchView, find: str, table: Table) -> tuple[Judged, ...]:
-    """What one table says of each silo, sorted by silo."""
-    views = past(history, search)
+def judge(
+    history: History, search: SearchView, find: str, table: Table, shown: Sequence[Shown] | None = None
+) -> tuple[Judged, ...]:
+    """What one table says of each silo, sorted by silo; `shown` saves reading the rounds again."""
+    trigger = search.triggers[find]
     rounds = [
         Projected(
-            view.plan.round,
-            replay.setting_of(history, view),
-            exhibits(history, view),
-            part / MICRO * 2.0**view.plan.step_log2,
-            searches.inoculated(history, search.triggers[find], view.plan.round),
+            number,
+            setting,
+            exhibited,
+            part / MICRO * setting.step,
+            searches.inoculated(history, trigger, number),
         )
-        for view, part in zip(views, split(history, search, table), strict=True)
+        for (number, setting, exhibited), part in zip(
+            shown or shown_in(history, search), split(history, search, table), strict=True
+        )
     ]
-    return attribute(rounds, search.triggers[find].target)
+    return attribute(rounds, trigger.target)
+
+
+def shown_in(history: History, search: SearchView) -> list[Shown]:
+    """Number, setting and exhibits of each round that a search's tables are about."""
+    views = past(history, search)
+    return [(view.plan.round, replay.setting_of(history, view), exhibits(history, view)) for view in views]
 
 
 def derive(history: History, signed: tuple[Signed, ...], silent: tuple[str, ...]) -> Attributed:
     """The end of a search that found something: cases and convictions from the drawn silos' tables."""
     search = history.search.search
     made = tables(signed)
-    cases = tuple(_case(history, find, made.get(find, {})) for find in searches.to_attribute(history.search))
+    shown = shown_in(history, history.search)
+    cases = tuple(_case(history, find, made.get(find, {}), shown) for find in searches.to_attribute(history.search))
     return Attributed(search.round, search.model, signed, silent, cases, _convictions(history, cases))
 
 
@@ -159,12 +171,12 @@ def contradicts(history: History, silo: str) -> str | None:
     return None
 
 
-def _case(history: History, find: str, made: Mapping[str, Table]) -> Case:
+def _case(history: History, find: str, made: Mapping[str, Table], shown: Sequence[Shown]) -> Case:
     search = history.search
     if not made:
         return Case(find, 0, 0, ())
-    found = judge(history, search, find, median(list(made.values())))
-    agreeing = sum(_agree(found, judge(history, search, find, table)) for table in made.values())
+    found = judge(history, search, find, median(list(made.values())), shown)
+    agreeing = sum(_agree(found, judge(history, search, find, table, shown)) for table in made.values())
     parts = tuple(Part(one.silo, one.scores, False) for one in found)
     return _concluded(history, Case(find, len(made), agreeing, parts))
 

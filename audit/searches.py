@@ -35,19 +35,25 @@ if TYPE_CHECKING:
     from audit.history import History
 
 MAX_ATTRIBUTED = 4
-"""Most finds of one search that are attributed, the strongest of each target and source first."""
+"""Most finds of one search that are attributed."""
 ALIKE = 1.5
 """A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
 
 
 @dataclass
 class SearchView:
-    """One search as far as the log tells it. Digests are of the records that carried the bodies."""
+    """One search as far as the log tells it. Digests are of the records that carried the bodies.
+
+    `adopted` is the record that made the model current; `sealed` its sealed copy, and of which round and key epoch.
+    """
 
     search: Search
     digest: str
     adopted: int
     quorum: int
+    sealed: str | None
+    sealed_round: int
+    epoch: int
     reports: dict[str, SearchReport] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
     searched_digest: str = ""
@@ -200,13 +206,19 @@ def releasable(history: History) -> tuple[str | None, int | None]:
     """Digest of the model that may be released and the record that made it current; None where there is none."""
     if rule_of(history) is None:
         return history.model, history.adopted
-    clean = next((view for view in reversed(history.searches) if view.clean), None)
+    clean = newest_clean(history)
     return (clean.search.model, clean.adopted) if clean else (None, None)
+
+
+def newest_clean(history: History) -> SearchView | None:
+    """The newest search that left nothing against a release."""
+    return next((view for view in reversed(history.searches) if view.clean), None)
 
 
 def open_search(history: History, body: Search, digest: str) -> SearchView:
     """The view of a search that was asked for now."""
-    return SearchView(body, digest, history.adopted, quorum_of(history.genesis.policy, len(history.active)))
+    quorum = quorum_of(history.genesis.policy, len(history.active))
+    return SearchView(body, digest, history.adopted, quorum, history.sealed, history.sealed_round, history.epoch)
 
 
 def _searched(history: History) -> bool:
@@ -232,7 +244,7 @@ def _confirmed(history: History, answers: Iterable[Signed]) -> tuple[Confirmed, 
             measured[answer.find][signed.signer] = answer.success_micro
     votes = {find: _vote(history, find, values) for find, values in measured.items()}
     found = {find: vote for find, vote in votes.items() if vote is not None}
-    chosen = _strongest(view, {find: success for find, (success, _, _) in found.items()})
+    chosen = _chosen(view, {find: success for find, (success, _, _) in found.items()})
     return tuple(Confirmed(find, *found[find], find in chosen) for find in sorted(found))
 
 
@@ -244,11 +256,14 @@ def _vote(history: History, find: str, measured: dict[str, int]) -> tuple[int, i
 
 
 def _nearly(one: Trigger, other: Trigger) -> bool:
-    """Same target and source, and masks with a cosine of at least 0.9, in integers."""
-    mine, theirs = (np.frombuffer(trigger.mask, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
-    if (one.target, one.source, len(mine)) != (other.target, other.source, len(theirs)):
+    """Same target and source, masks with a cosine of at least 0.9, patterns within a fifth under them; in integers."""
+    if (one.target, one.source, len(one.mask)) != (other.target, other.source, len(other.mask)):
         return False
-    return 100 * int(mine @ theirs) ** 2 >= 81 * int(mine @ mine) * int(theirs @ theirs)
+    mine, theirs = (np.frombuffer(trigger.mask, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
+    bright, dark = (np.frombuffer(trigger.pattern, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
+    both = np.minimum(mine, theirs)
+    along = 100 * int(mine @ theirs) ** 2 >= 81 * int(mine @ mine) * int(theirs @ theirs)
+    return along and 5 * int(both @ np.abs(bright - dark)) <= 255 * int(both.sum())
 
 
 def _alike(trigger: Trigger, own: Trigger) -> bool:
@@ -256,11 +271,19 @@ def _alike(trigger: Trigger, own: Trigger) -> bool:
     return same and sum(trigger.mask) <= ALIKE * sum(own.mask)
 
 
-def _strongest(view: SearchView, success: dict[str, int]) -> set[str]:
-    """The most successful find of each target and source, at most `MAX_ATTRIBUTED`; the smaller digest of equals."""
-    ordered = sorted(success, key=lambda find: (-success[find], find))
-    best: dict[tuple[int, int | None], str] = {}
+def _chosen(view: SearchView, success: dict[str, int]) -> set[str]:
+    """What is attributed: of each target and source the find that most silos report, then the most successful one.
+
+    A find counts for every silo that reports nearly the same. Success alone would let a liar put another trigger, which
+    works as well and which nobody taught, in the place of the one that was taught.
+    """
+    ordered = sorted(success, key=lambda find: (-_supporters(view, view.triggers[find]), -success[find], find))
+    best: dict[tuple[int, int | None, bool], str] = {}
     for find in ordered:
         trigger = view.triggers[find]
-        best.setdefault((trigger.target, trigger.source), find)
+        best.setdefault((trigger.target, trigger.source, trigger.flip), find)
     return set(sorted(best.values(), key=ordered.index)[:MAX_ATTRIBUTED])
+
+
+def _supporters(view: SearchView, trigger: Trigger) -> int:
+    return sum(any(_nearly(trigger, one.trigger) for one in report.finds) for report in view.reports.values())

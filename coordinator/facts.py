@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audit import turns
+from audit.findings import described
 from audit.history import History
 from coordinator import lock
 from coordinator.home import Config
@@ -26,7 +27,8 @@ def replayed(store: Store) -> History:
 def status(directory: Path, config: Config, store: Store, history: History) -> dict[str, Any]:
     """Where the federation stands and whether it is served."""
     answered = {silo for silo, _ in store.submissions()}
-    return {
+    searched = {} if history.genesis.task.search is None else {"triggers": [described(one) for one in history.triggers]}
+    return searched | {
         "federation": config.federation,
         "serving": serving(directory),
         "phase": history.phase.value,

@@ -16,7 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from audit import turns
+from audit import searches, turns
 from audit.errors import AuditError, RejectedSubmission
 from audit.files import LogFile
 from audit.history import History
@@ -344,8 +344,11 @@ class Service:
         """Blobs that no round ends: what the task names, and the sealed copies of the models that silos may lack."""
         history = self.history
         task = history.genesis.task
-        root = set() if task.search is None else {task.search.root}
-        return {task.initial_model, history.sealed or "", *root}
+        kept = {task.initial_model, history.sealed or ""}
+        if task.search is not None:
+            clean = searches.newest_clean(history)
+            kept |= {task.search.root, (clean and clean.sealed) or ""}
+        return kept
 
 
 _SEALING = (Adoption.KIND, KeyCheck.KIND)

@@ -11,6 +11,7 @@ import numpy as np
 from audit import searches
 from audit.errors import BrokenLog
 from audit.files import LogFile
+from audit.findings import described
 from audit.history import History
 from crypto.packing import LEVELS
 from crypto.ring import FRESH_BYTES
@@ -47,6 +48,9 @@ def status(directory: Path) -> dict[str, Any]:
         task = history.genesis.task
         facts["at_range_limit"] = _at_range_limit(directory, history)
         facts |= {"rounds": task.rounds, "budget_micro": task.budget.epsilon_micro, "model": history.model}
+        if task.search is not None:
+            known = searches.triggers_for(history, identity.name)
+            facts["triggers"] = [described(trigger) for trigger in known]
     return facts
 
 

@@ -320,24 +320,41 @@ class Session:
         size = history.genesis.task.layout.size
         try:
             if history.model == history.genesis.task.initial_model:
-                found = self.workspace.fetch_model(history.model, self.link.download(history.model), size)
+                pieces = self.link.download(history.model)
             else:
-                secret = self.workspace.load_secret(history.epoch)
-                if history.sealed is None or secret is None:
-                    return
-                keys = self.desk.scheme.join(secret)
-                sealed = b"".join(self.link.download(history.sealed))
-                data = sealing.unseal_model(sealed, keys.model_secret, round=history.sealed_round, digest=history.model)
-                found = self.workspace.fetch_model(history.model, [data], size)
-            if found:
+                pieces = iter([self._unsealed(history.model, history.sealed, history.sealed_round)])
+            if self.workspace.fetch_model(history.model, pieces, size):
                 self._forget_models()
         except (Refused, Unreachable, CryptoError):
             return
 
+    def _unsealed(self, digest: str, sealed: str | None, number: int) -> bytes:
+        """A model from its sealed copy; no bytes where copy or key is missing."""
+        secret = self.workspace.load_secret(self.history.epoch)
+        if sealed is None or secret is None:
+            return b""
+        keys = self.desk.scheme.join(secret)
+        return sealing.unseal_model(
+            b"".join(self.link.download(sealed)), keys.model_secret, round=number, digest=digest
+        )
+
     def _has_released(self) -> bool:
-        """Whether this silo is done: the released model is here, or there is none, or it is not handed out any more."""
-        released = searches.releasable(self.history)[0]
-        return released != self.history.model or self.workspace.has_model(released)
+        """Whether this silo is done: the released model is here, there is none, or it can no longer be had."""
+        released, view = searches.releasable(self.history)[0], searches.newest_clean(self.history)
+        if released is None or self.workspace.has_model(released):
+            return True
+        if view is None or released == self.history.model:
+            return False
+        if view.epoch == self.history.epoch:
+            try:
+                data = self._unsealed(released, view.sealed, view.sealed_round)
+                if self.workspace.fetch_model(released, [data], self.history.genesis.task.layout.size):
+                    return True
+            except Unreachable:
+                return False
+            except (Refused, CryptoError):
+                pass
+        return True
 
     def _forget_models(self) -> None:
         """Until an update is made only the current model and epoch are needed; later a candidate may be here too."""

@@ -412,3 +412,17 @@ def test_flip_that_is_trained_against_already_does_not_forbid_the_release(tmp_pa
     assert releasable(history)[0] == history.model
     assert history.triggers == (flip,)
     assert history.convicted == {}
+
+
+def test_silo_that_was_away_gets_the_released_model_though_a_newer_one_is_current(tmp_path: Path) -> None:
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
+    federation.until(in_phase(Phase.VERIFYING))
+    federation.link("eve").down = True
+    history = federation.until(in_phase(Phase.FINISHED))
+    released = releasable(history)[0]
+    assert released not in (None, history.model)
+    eve = federation.sessions["eve"]
+    assert not eve.workspace.has_model(str(released))
+    federation.link("eve").down = False
+    assert [eve.step(0.0).finished for _ in range(2)][-1]
+    assert eve.workspace.has_model(str(released))
