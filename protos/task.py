@@ -42,11 +42,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that the silos' factory of that `kind` builds; `sizes` are layer widths, input first."""
+    """A model that the silos' factory of that `kind` builds; `sizes` are layer widths, input first.
+
+    `features` is the SHA-256 of the file of fixed public features that stand before it, None for raw records.
+    """
 
     kind: Name
     sizes: tuple[Positive, ...]
     activation: Name
+    features: Digest | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from silo.errors import BadData, BadTask, SiloError
+from silo.errors import BadData, BadExtractor, BadTask, SiloError
 from silo.link import BadInvitation, BadSiloDirectory
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         options.command(options)
         sys.stdout.flush()
-    except (_Usage, BadData, BadTask, BadSiloDirectory, BadInvitation) as error:
+    except (_Usage, BadData, BadExtractor, BadTask, BadSiloDirectory, BadInvitation) as error:
         return _fail(error, UNUSABLE)
     except SiloError as error:
         return _fail(error, REFUSED)
@@ -116,6 +116,7 @@ def _add_run(commands: Any) -> None:
     parser = _add(commands, "run", _run, "take part until training is done; may be killed and started again")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="the records; they stay here")
     parser.add_argument("--adapter", default="numpy", help="how FILE is read (default numpy: .npz with x and y)")
+    parser.add_argument("--features", type=Path, metavar="FEATURES.npz", help="fixed features, where the task has some")
     parser.add_argument(
         "--ledger", type=Path, metavar="FILE", help="privacy ledger of these data (default beside FILE)"
     )
@@ -130,6 +131,11 @@ def _add_task(commands: Any) -> None:
     pack = _command(tasks, "pack", _pack, "make a task and its first model from a description")
     pack.add_argument("spec", type=Path, metavar="SPEC.toml")
     pack.add_argument("out", type=Path, metavar="OUT", help="directory for task.json and model.f32")
+    features = _command(tasks, "features", _features, "learn fixed features on public images, which are no records")
+    features.add_argument("images", type=Path, metavar="IMAGES.npz", help="array x [n, height, width], grey in [0, 1]")
+    features.add_argument("out", type=Path, metavar="FEATURES.npz")
+    features.add_argument("--keep", type=int, default=400, metavar="N", help="principal components (default 400)")
+    features.add_argument("--groups", type=int, metavar="N", help="groups of channels (default: each channel its own)")
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -189,7 +195,15 @@ def _work(options: argparse.Namespace) -> Work:
     minimum = default.privacy_minimum if options.privacy_minimum is None else options.privacy_minimum
     ledger = options.ledger or options.data.with_name(options.data.name + ".ledger")
     policy = LocalPolicy(quorum, minimum)
-    return Work(options.directory, options.data, ledger, policy, options.adapter, options.address)
+    return Work(
+        options.directory,
+        options.data,
+        ledger,
+        policy,
+        options.adapter,
+        options.address,
+        features=options.features,
+    )
 
 
 class _Report:
@@ -275,6 +289,15 @@ def _pack(options: argparse.Namespace) -> None:
     facts = {"name": task.name, "digest": task.digest, "parameters": task.layout.size, "rounds": task.rounds}
     facts |= {"noise_micro": task.training.noise_micro, "epsilon_micro": task.budget.epsilon_micro}
     _print(options, facts, f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}")
+
+
+def _features(options: argparse.Namespace) -> None:
+    from silo.features import fit_file
+
+    extractor = fit_file(options.images, options.out, options.keep, options.groups)
+    facts = {"features": extractor.digest, "outputs": extractor.outputs}
+    note = f'Wrote {options.out}: put features = "{extractor.digest}" and {extractor.outputs} inputs into the model.'
+    _print(options, facts, note)
 
 
 def _confirm(question: str) -> None:

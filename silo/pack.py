@@ -38,10 +38,11 @@ def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
     """The task and its first model from a description.
 
     Args:
-        spec: `name`, `model` (`kind`, `sizes`, `activation`), `rounds`, `sample_rate`, `steps`, `learning_rate`,
-            `clip`, `evaluation_noise` and `counts_noise` (multipliers), `epsilon`, `delta`, `range` (the largest
-            coordinate of an update that is not cut), `folds`; optionally `prototypes` (`clip`, `noise`, `every`),
-            `evaluation_every` (1: every round) and a public `seed`.
+        spec: `name`, `model` (`kind`, `sizes`, `activation`, optionally `features`: the SHA-256 of a file of fixed
+            features), `rounds`, `sample_rate`, `steps`, `learning_rate`, `clip`, `evaluation_noise` and
+            `counts_noise` (multipliers), `epsilon`, `delta`, `range` (the largest coordinate of an update that is not
+            cut), `folds`; optionally `prototypes` (`clip`, `noise`, `every`), `evaluation_every` (1: every round) and
+            a public `seed`.
 
     Returns:
         The task, and the first model as flat little-endian float32 bytes, whose SHA-256 is in the task.
@@ -102,11 +103,14 @@ def _checked(task: Task) -> Task:
 
 
 def _model_spec(value: Any) -> ModelSpec:
-    entry = _table(value, "model", {"kind", "sizes", "activation"})
+    entry = _table(value, "model", {"kind", "sizes", "activation"}, frozenset({"features"}))
     if not isinstance(entry["sizes"], list | tuple):
         raise BadTask("task: model.sizes must be a list of layer widths, inputs first")
     sizes = tuple(_integer(size, "model.sizes") for size in entry["sizes"])
-    spec = ModelSpec(_text(entry["kind"], "model.kind"), sizes, _text(entry["activation"], "model.activation"))
+    features = _text(entry["features"], "model.features") if "features" in entry else None
+    spec = ModelSpec(
+        _text(entry["kind"], "model.kind"), sizes, _text(entry["activation"], "model.activation"), features
+    )
     try:
         return codec.decode(ModelSpec, codec.encode(spec) | {"sizes": list(sizes)})
     except MalformedMessage as error:
@@ -131,10 +135,10 @@ def _prototypes(value: Any) -> PrototypeRule | None:
     return PrototypeRule(clip, noise, _integer(entry["every"], "prototypes.every"))
 
 
-def _table(value: Any, name: str, keys: set[str]) -> Mapping[str, Any]:
+def _table(value: Any, name: str, keys: set[str], optional: frozenset[str] = frozenset()) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise BadTask(f"task: {name} must be a table with {', '.join(sorted(keys))}")
-    _require_keys(value, name, frozenset(keys), frozenset())
+    _require_keys(value, name, frozenset(keys), optional)
     return value
 
 

@@ -39,7 +39,8 @@ _PAUSE_S = 0.5
 class Work:
     """What `run` was asked to do. The ledger belongs to the data, not the directory: enrolling again resets nothing.
 
-    `trainer` stands in for `silo.trainer.trainer_for`; the command line never sets it (the red team does).
+    `trainer` stands in for `silo.trainer.trainer_for`; the command line never sets it (the red team does). `features`
+    is the file of fixed features that the task names, if it names one.
     """
 
     directory: Path
@@ -49,6 +50,7 @@ class Work:
     adapter: str = "numpy"
     address: str | None = None
     trainer: Callable[[Task, Records, Entropy], Trainer] | None = None
+    features: Path | None = None
 
 
 def run(work: Work, report: Callable[[Session, Progress], None]) -> bool:
@@ -64,10 +66,20 @@ def run(work: Work, report: Callable[[Session, Progress], None]) -> bool:
     Raises:
         SiloError: says what the operator has to mend.
     """
-    records = open_source(work.adapter, work.data).load()
+    records = load_records(work)
     with locked(work.directory), _stopping() as stop, _opened(work, records) as session:
         _write_run_file(work)
         return _take_turns(session, stop, report)
+
+
+def load_records(work: Work) -> Records:
+    """The records, through the file of fixed features where there is one."""
+    source = open_source(work.adapter, work.data)
+    if work.features is None:
+        return source.load()
+    from silo.features import ExtractedSource, load
+
+    return ExtractedSource(source, load(work.features)).load()
 
 
 def open_link(directory: Path, address: str | None = None) -> GrpcLink:
