@@ -52,16 +52,12 @@ class Guard(Plain):
         columns = {"signal": excess(signal_lengths(setting, exhibits))}
         if shown(setting, exhibits):
             means = means_of(setting, exhibits)
-            columns["unexplained"] = excess(unexplained_lengths(setting, exhibits))
+            columns["unexplained"] = excess(unexplained_lengths(setting, exhibits, means))
             columns["prototype"] = deviations(setting, means)
             columns["agreement"] = agreements(setting, means)
         return tuple(
-            Scored(
-                one.silo,
-                one.count,
-                law_scores(setting, one) + tuple(fact(name, column[place]) for name, column in columns.items()),
-            )
-            for place, one in enumerate(exhibits)
+            Scored(one.silo, one.count, laws + tuple(fact(name, column[place]) for name, column in columns.items()))
+            for place, (one, laws) in enumerate(zip(exhibits, law_scores(setting, exhibits), strict=True))
         )
 
     def opine(self, scored: Sequence[Scored], rules: Rules) -> tuple[Opinion, ...]:

@@ -24,7 +24,8 @@ vary less.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,42 +38,46 @@ LEVELS = 127
 BLOCKS = ("norm", "output", "body")
 SMALLEST_P = 1e-15
 """Added to every p-value: floating-point tails are not trusted beyond it."""
+COVERED = 0.25
+"""Variance in squared steps from which rounded noise is Gaussian enough for a p-value: half a step's."""
 COUNT_QUANTILE = 3.72
 """A true record count is taken as up to so many noise deviations above the released one (once a task, 1e-4)."""
 
 Floats = NDArray[np.float64]
+_TOGETHER = 64
+"""Silos whose folds are floats in memory at once."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Variance of one coordinate of an honest update without signal, in squared quantisation steps."""
+    """Variance of one coordinate of honest updates without signal, in squared quantisation steps (float64[n])."""
 
-    gaussian: float
-    least: float
-    most: float
-    last_step: float
+    gaussian: Floats
+    least: Floats
+    most: Floats
+    last_step: Floats
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sum of squares `energy` (squared steps, chi-square degrees `degrees` after division by the variance).
+    """Sums of squares `energy` (squared steps, chi-square degrees `degrees` after division by the variance).
 
-    `norm` is the estimated L2 norm of the block's `size` coordinates in model units; `sketched` tells that only folds
-    of it are seen.
+    `norm` is the estimated L2 norm of the block's `size` coordinates in model units; both are float64[n], one of each
+    silo. `sketched` tells that only folds of the block are seen.
     """
 
     name: str
-    energy: float
+    energy: Floats
     degrees: int
-    norm: float
+    norm: Floats
     size: int
     sketched: bool
 
 
-def noise_of(setting: Setting, count: int) -> Noise:
-    """Noise of a silo with the released record count `count`."""
-    one_step = setting.learning_rate * setting.noise_multiplier * setting.clip / (setting.sample_rate * count)
-    last = (one_step / setting.step) ** 2
+def noise_of(setting: Setting, counts: int | Integers) -> Noise:
+    """Noise of silos with the released record counts `counts` (int64[n], or one number)."""
+    one_step = setting.learning_rate * setting.noise_multiplier * setting.clip / (setting.sample_rate * counts)
+    last = np.square(np.asarray(one_step, dtype=np.float64) / setting.step)
     gaussian = last * setting.steps
     low, high = _rounding(gaussian)
     return Noise(gaussian, _clipped(gaussian) + low, gaussian + high, _clipped(last) + low)
@@ -80,76 +85,112 @@ def noise_of(setting: Setting, count: int) -> Noise:
 
 def covers(setting: Setting, count: int) -> bool:
     """Whether the laws say anything of a silo: its noise must be at least half a quantisation step."""
-    return noise_of(setting, count).gaussian >= 0.25
+    return bool(noise_of(setting, count).gaussian >= COVERED)
 
 
-def blocks_of(setting: Setting, exhibit: Exhibit) -> tuple[Block, ...]:
-    """The blocks that an exhibit lets one see: all three, or the body alone where no output layer is opened."""
-    energy, degrees = _projected(setting, exhibit.folds)
-    sketch_norm = float(np.square(exhibit.folds.astype(np.float64)).sum()) / setting.folds
-    body = Block("body", energy, degrees, setting.step * math.sqrt(sketch_norm), setting.body_size, True)
+def blocks_of(setting: Setting, exhibits: Sequence[Exhibit]) -> tuple[Block, ...]:
+    """The blocks that exhibits let one see: all three, or the body alone where no output layer is opened."""
+    energy, degrees, squares = _projected(setting, exhibits)
+    body = Block("body", energy, degrees, setting.step * np.sqrt(squares / setting.folds), setting.body_size, True)
     if not setting.output_size:
         return (body,)
-    exact = float(np.square(exhibit.output.astype(np.float64)).sum())
-    output = Block("output", exact, setting.output_size, setting.step * math.sqrt(exact), setting.output_size, False)
-    norm = math.hypot(body.norm, output.norm)
+    exact = np.array([float(np.square(one.output.astype(np.float64)).sum()) for one in exhibits])
+    output = Block("output", exact, setting.output_size, setting.step * np.sqrt(exact), setting.output_size, False)
+    norm = np.hypot(body.norm, output.norm)
     size = setting.body_size + setting.output_size
     return Block("norm", energy + exact, degrees + setting.output_size, norm, size, False), output, body
 
 
-def law_scores(setting: Setting, exhibit: Exhibit) -> tuple[Score, ...]:
-    """Per block the measured norm, and the two limits with the evidence of a breach.
+def law_scores(setting: Setting, exhibits: Sequence[Exhibit]) -> tuple[tuple[Score, ...], ...]:
+    """Per silo and block the measured norm, and the two limits with the evidence of a breach.
 
     `<block>` holds the norm in model units, `<block>-below` what noise alone makes, `<block>-above` the bound
     `sqrt(noise² + (lr*C*steps)²)`; evidence is `-log10 p`, scaled, rounded down.
     """
-    scores: list[Score] = []
-    noise = noise_of(setting, exhibit.count)
-    known = covers(setting, exhibit.count)
-    for block in blocks_of(setting, exhibit):
-        floor = setting.step * math.sqrt(noise.least * block.size)
-        below = _below(setting, exhibit.count, noise, block) if known else 1.0
-        above = _above(setting, exhibit.count, noise, block) if known else 1.0
-        bound = math.hypot(setting.step * math.sqrt(noise.most * block.size), setting.signal_bound)
-        scores += [
-            fact(block.name, block.norm),
-            Score(f"{block.name}-below", scaled(floor), _evidence(below)),
-            Score(f"{block.name}-above", scaled(bound), _evidence(above)),
+    if not exhibits:
+        return ()
+    counts = counts_of(exhibits)
+    noise = noise_of(setting, counts)
+    columns: list[list[Score]] = []
+    for block in blocks_of(setting, exhibits):
+        floors = setting.step * np.sqrt(noise.least * block.size)
+        bounds = np.hypot(setting.step * np.sqrt(noise.most * block.size), setting.signal_bound)
+        columns += [
+            [fact(block.name, value) for value in block.norm.tolist()],
+            _limits(f"{block.name}-below", floors, _where_covered(_below, setting, counts, noise, block)),
+            _limits(f"{block.name}-above", bounds, _where_covered(_above, setting, counts, noise, block)),
         ]
-    return tuple(scores)
+    return tuple(zip(*columns, strict=True))
 
 
-def below_p(setting: Setting, exhibit: Exhibit) -> dict[str, float]:
-    """One-sided p-value per block of a norm below the noise."""
-    noise = noise_of(setting, exhibit.count)
-    return {block.name: _below(setting, exhibit.count, noise, block) for block in blocks_of(setting, exhibit)}
+def below_p(setting: Setting, exhibits: Sequence[Exhibit]) -> dict[str, Floats]:
+    """One-sided p-values per block of a norm below the noise, float64[n] each."""
+    counts = counts_of(exhibits)
+    noise = noise_of(setting, counts)
+    return {block.name: _below(setting, counts, noise, block) for block in blocks_of(setting, exhibits)}
 
 
-def above_p(setting: Setting, exhibit: Exhibit) -> dict[str, float]:
-    """One-sided p-value per block of a norm above the bound of clipping."""
-    noise = noise_of(setting, exhibit.count)
-    return {block.name: _above(setting, exhibit.count, noise, block) for block in blocks_of(setting, exhibit)}
+def above_p(setting: Setting, exhibits: Sequence[Exhibit]) -> dict[str, Floats]:
+    """One-sided p-values per block of a norm above the bound of clipping, float64[n] each."""
+    counts = counts_of(exhibits)
+    noise = noise_of(setting, counts)
+    return {block.name: _above(setting, counts, noise, block) for block in blocks_of(setting, exhibits)}
 
 
-def _below(setting: Setting, count: int, noise: Noise, block: Block) -> float:
+def counts_of(exhibits: Sequence[Exhibit]) -> Integers:
+    """The released record counts, int64[n]."""
+    return np.array([one.count for one in exhibits], dtype=np.int64)
+
+
+def evidence_of(p: Floats) -> list[int]:
+    """`-log10 p` scaled and rounded down, towards not excluding."""
+    return [max(0, math.floor(value)) for value in (-1e6 * np.log10(np.minimum(1.0, p + SMALLEST_P))).tolist()]
+
+
+def _where_covered(
+    law: Callable[[Setting, Integers, Noise, Block], Floats],
+    setting: Setting,
+    counts: Integers,
+    noise: Noise,
+    block: Block,
+) -> Floats:
+    """p-values by one side of the law; 1 where it abstains."""
+    p = np.ones(len(counts))
+    known = np.flatnonzero(noise.gaussian >= COVERED)
+    if known.size:
+        seen = replace(block, energy=block.energy[known], norm=block.norm[known])
+        p[known] = law(setting, counts[known], noise_of(setting, counts[known]), seen)
+    return p
+
+
+def _limits(name: str, limits: Floats, p: Floats) -> list[Score]:
+    return [Score(name, scaled(limit), found) for limit, found in zip(limits.tolist(), evidence_of(p), strict=True)]
+
+
+def _below(setting: Setting, counts: Integers, noise: Noise, block: Block) -> Floats:
     statistic = block.energy / noise.least
     if setting.steps == 1:
-        return float(stats.chi2.cdf(statistic, block.degrees))
-    edges, masses = _batches(setting, count, setting.steps - 1)
-    later = _signals(setting, count, noise.least, edges)
+        return np.asarray(special.chdtr(block.degrees, statistic), dtype=np.float64)
+    edges, masses = _batches(setting, counts, setting.steps - 1)
+    later = _signals(setting, counts, noise.least, edges)
     # The last mass is that of batches beyond every edge, for which nothing is claimed.
-    triangle = stats.chi2.cdf((math.sqrt(statistic) + np.sqrt(later)) ** 2, block.degrees)
-    worst = float(masses[:-1] @ triangle) + float(masses[-1])
-    last = float(stats.chi2.cdf(block.energy / noise.last_step, block.degrees))
-    return min(worst, last)
+    triangle = special.chdtr(block.degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
+    worst = (masses[:, :-1] * triangle).sum(axis=1) + masses[:, -1]
+    last = special.chdtr(block.degrees, block.energy / noise.last_step)
+    return np.asarray(np.minimum(worst, last), dtype=np.float64)
 
 
-def _above(setting: Setting, count: int, noise: Noise, block: Block) -> float:
-    edges, masses = _batches(setting, count, setting.steps)
-    signals = _signals(setting, count, noise.most, edges)
+def _above(setting: Setting, counts: Integers, noise: Noise, block: Block) -> Floats:
+    edges, masses = _batches(setting, counts, setting.steps)
+    signals = _signals(setting, counts, noise.most, edges)
     shares, parts = _caught(setting) if block.sketched else (np.ones(1), np.ones(1))
-    tails = chernoff(block.energy / noise.most, block.degrees, np.outer(shares, signals))
-    return min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
+    p = np.ones(len(counts))
+    statistics = block.energy / noise.most
+    # At or below the mean of pure noise every tail is 1. One silo at a time: its table fits the processor's cache.
+    for silo in np.flatnonzero(statistics > block.degrees):
+        tails = chernoff(float(statistics[silo]), block.degrees, np.outer(shares, signals[silo]))
+        p[silo] = min(1.0, float(parts @ tails @ masses[silo, :-1]) + float(masses[silo, -1]))
+    return p
 
 
 def chernoff(statistic: float, degrees: int, noncentral: Floats) -> Floats:
@@ -165,19 +206,23 @@ def chernoff(statistic: float, degrees: int, noncentral: Floats) -> Floats:
     return np.asarray(np.exp(np.minimum(exponent, 0.0)), dtype=np.float64)
 
 
-def _batches(setting: Setting, count: int, steps: int) -> tuple[Floats, Floats]:
-    """Edges of the number of records in `steps` batches, and masses: up to edge 0, between edges, beyond the last."""
-    trials = math.ceil(count + COUNT_QUANTILE * setting.count_noise) * steps
+def _batches(setting: Setting, counts: Integers, steps: int) -> tuple[Floats, Floats]:
+    """Edges of the number of records in `steps` batches, and masses: up to edge 0, between edges, beyond the last.
+
+    Float64[n, 61] and [n, 62], a row for each silo. An edge that rounding repeats has no mass.
+    """
+    trials = np.ceil(counts + COUNT_QUANTILE * setting.count_noise)[:, None] * steps
     rate = min(1.0, setting.sample_rate)
-    spread = math.sqrt(trials * rate * (1 - rate))
-    edges = np.unique(np.clip(np.ceil(trials * rate + np.linspace(-1, 9, 61) * spread), 0, trials))
+    spread = np.sqrt(trials * rate * (1 - rate))
+    edges = np.clip(np.ceil(trials * rate + np.linspace(-1, 9, 61) * spread), 0, trials)
     tails = stats.binom.sf(edges, trials, rate)
-    return edges, -np.diff(np.concatenate([[1.0], tails, [0.0]]))
+    whole, nothing = np.ones((len(trials), 1)), np.zeros((len(trials), 1))
+    return edges, -np.diff(np.concatenate([whole, tails, nothing], axis=1), axis=1)
 
 
-def _signals(setting: Setting, count: int, variance: float, records: Floats) -> Floats:
-    longest = setting.learning_rate * setting.clip * records / (setting.sample_rate * count)
-    return np.asarray((longest / setting.step) ** 2 / variance, dtype=np.float64)
+def _signals(setting: Setting, counts: Integers, variances: Floats, records: Floats) -> Floats:
+    longest = setting.learning_rate * setting.clip * records / (setting.sample_rate * counts[:, None])
+    return np.asarray(np.square(longest / setting.step) / variances[:, None], dtype=np.float64)
 
 
 def _caught(setting: Setting) -> tuple[Floats, Floats]:
@@ -189,40 +234,45 @@ def _caught(setting: Setting) -> tuple[Floats, Floats]:
     return shares, np.diff(stats.beta.cdf(np.concatenate([[0.0], shares]), folds / 2, (chunks - folds) / 2))
 
 
-def _projected(setting: Setting, folds: Integers) -> tuple[float, int]:
-    """Energy of the update's projection on the span of the signs, and its degrees of freedom."""
-    energy, degrees = 0.0, 0
-    for length in np.unique(setting.column_counts):
-        columns = folds[:, setting.column_counts == length].astype(np.float64)
-        signs = setting.signs[:, :length].astype(np.float64)
-        values, vectors = np.linalg.eigh(signs @ signs.T)
-        # Repeated or opposite sign rows make the Gram matrix singular; eigenvalues of ±1 rows are never this small.
-        kept = values > 1e-6 * setting.chunks
-        energy += float(((vectors[:, kept].T @ columns) ** 2 / values[kept, None]).sum())
-        degrees += int(kept.sum()) * columns.shape[1]
-    return energy, degrees
+def _projected(setting: Setting, exhibits: Sequence[Exhibit]) -> tuple[Floats, int, Floats]:
+    """Energy float64[n] of the updates' projection on the span of the signs, its degrees, and the folds' squares."""
+    maps = [_onto(setting, int(length)) for length in np.unique(setting.column_counts)]
+    degrees = sum(len(matrix) * int(places.sum()) for matrix, places in maps)
+    energy, squares = np.zeros(len(exhibits)), np.zeros(len(exhibits))
+    for start in range(0, len(exhibits), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        folds = np.stack([one.folds for one in exhibits[part]]).astype(np.float64)
+        squares[part] = np.einsum("nfc,nfc->n", folds, folds)
+        for matrix, places in maps:
+            seen = np.einsum("rf,nfc->nrc", matrix, folds if places.all() else folds[..., places], optimize=True)
+            energy[part] += np.einsum("nrc,nrc->n", seen, seen)
+    return energy, degrees, squares
 
 
-def _rounding(gaussian: float) -> tuple[float, float]:
+def _onto(setting: Setting, length: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """Matrix [rank, F] whose rows map a column of that many chunks to unit normals, and which columns those are."""
+    signs = setting.signs[:, :length].astype(np.float64)
+    values, vectors = np.linalg.eigh(signs @ signs.T)
+    # Repeated or opposite sign rows make the Gram matrix singular; eigenvalues of ±1 rows are never this small.
+    kept = values > 1e-6 * setting.chunks
+    return vectors[:, kept].T / np.sqrt(values[kept, None]), setting.column_counts == length
+
+
+def _rounding(gaussian: Floats) -> tuple[Floats, Floats]:
     """Least and most variance that stochastic rounding adds to a coordinate of variance `gaussian`, any mean.
 
     Rounding adds `f(1-f)` at fraction f, which has the Fourier series `1/6 - (1/π²) Σ cos(2πkx)/k²`; a Gaussian damps
     term k by `exp(-2π²k²s²)`.
     """
     orders = np.arange(1, 20)
-    swing = float((np.exp(-2 * math.pi**2 * orders**2 * gaussian) / (math.pi * orders) ** 2).sum())
-    return max(0.0, 1 / 6 - swing), min(0.25, 1 / 6 + swing)
+    damped = np.exp(-2 * math.pi**2 * orders**2 * gaussian[..., None]) / (math.pi * orders) ** 2
+    swing = damped.sum(axis=-1)
+    return np.maximum(0.0, 1 / 6 - swing), np.minimum(0.25, 1 / 6 + swing)
 
 
-def _clipped(variance: float) -> float:
+def _clipped(variance: Floats) -> Floats:
     """Second moment of N(0, variance) clipped to ±LEVELS; a signal does not lower it."""
-    deviation = math.sqrt(variance)
-    edge = LEVELS / deviation
-    density = math.exp(-(edge**2) / 2) / math.sqrt(2 * math.pi)
-    inside = 1 - 2 * float(special.ndtr(-edge))
-    return variance * (inside - 2 * edge * density + edge**2 * (1 - inside))
-
-
-def _evidence(p: float) -> int:
-    """`-log10 p` scaled and rounded down, towards not excluding."""
-    return max(0, math.floor(-1e6 * math.log10(min(1.0, p + SMALLEST_P))))
+    edge = LEVELS / np.sqrt(variance)
+    density = np.exp(-np.square(edge) / 2) / math.sqrt(2 * math.pi)
+    inside = 1 - 2 * special.ndtr(-edge)
+    return np.asarray(variance * (inside - 2 * edge * density + np.square(edge) * (1 - inside)), dtype=np.float64)
