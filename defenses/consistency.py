@@ -8,7 +8,6 @@ hides its signal scores 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np

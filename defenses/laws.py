@@ -24,8 +24,8 @@ vary less.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,6 @@ COUNT_QUANTILE = 3.72
 """A true record count is taken as up to so many noise deviations above the released one (once a task, 1e-4)."""
 
 Floats = NDArray[np.float64]
-_TOGETHER = 64
-"""Silos whose folds are floats in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -88,20 +86,43 @@ def covers(setting: Setting, count: int) -> bool:
     return bool(noise_of(setting, count).gaussian >= COVERED)
 
 
-def blocks_of(setting: Setting, exhibits: Sequence[Exhibit]) -> tuple[Block, ...]:
-    """The blocks that exhibits let one see: all three, or the body alone where no output layer is opened."""
-    energy, degrees, squares = _projected(setting, exhibits)
+def coordinates(setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
+    """What is seen of each update in coordinates whose noise is independent: the folds' projections, then outputs.
+
+    Float64[n, degrees], in quantisation steps; noise of variance v per coordinate of an update has variance v here.
+    """
+    maps = [_onto(setting, int(length)) for length in np.unique(setting.column_counts)]
+    body = sum(len(matrix) * int(places.sum()) for matrix, places in maps)
+    rows = np.empty((len(exhibits), body + setting.output_size))
+    for row, one in zip(rows, exhibits, strict=True):
+        folds, end = one.folds.astype(np.float64), 0
+        for matrix, places in maps:
+            start, end = end, end + len(matrix) * int(places.sum())
+            np.matmul(matrix, folds if places.all() else folds[:, places], out=row[start:end].reshape(len(matrix), -1))
+        row[body:] = one.output
+    return rows
+
+
+def blocks_of(setting: Setting, exhibits: Sequence[Exhibit], seen: Floats | None = None) -> tuple[Block, ...]:
+    """The blocks that exhibits let one see: all three, or the body alone where no output layer is opened.
+
+    `seen` are the exhibits' `coordinates` where they are at hand.
+    """
+    rows = coordinates(setting, exhibits) if seen is None else seen
+    degrees = rows.shape[1] - setting.output_size
+    energy, exact = (np.einsum("nd,nd->n", part, part) for part in (rows[:, :degrees], rows[:, degrees:]))
+    squares = np.array([float(np.square(one.folds.astype(np.float64)).sum()) for one in exhibits])
     body = Block("body", energy, degrees, setting.step * np.sqrt(squares / setting.folds), setting.body_size, True)
     if not setting.output_size:
         return (body,)
-    exact = np.array([float(np.square(one.output.astype(np.float64)).sum()) for one in exhibits])
     output = Block("output", exact, setting.output_size, setting.step * np.sqrt(exact), setting.output_size, False)
-    norm = np.hypot(body.norm, output.norm)
     size = setting.body_size + setting.output_size
-    return Block("norm", energy + exact, degrees + setting.output_size, norm, size, False), output, body
+    return Block("norm", energy + exact, rows.shape[1], np.hypot(body.norm, output.norm), size, False), output, body
 
 
-def law_scores(setting: Setting, exhibits: Sequence[Exhibit]) -> tuple[tuple[Score, ...], ...]:
+def law_scores(
+    setting: Setting, exhibits: Sequence[Exhibit], seen: Floats | None = None
+) -> tuple[tuple[Score, ...], ...]:
     """Per silo and block the measured norm, and the two limits with the evidence of a breach.
 
     `<block>` holds the norm in model units, `<block>-below` what noise alone makes, `<block>-above` the bound
@@ -111,30 +132,29 @@ def law_scores(setting: Setting, exhibits: Sequence[Exhibit]) -> tuple[tuple[Sco
         return ()
     counts = counts_of(exhibits)
     noise = noise_of(setting, counts)
+    laws = Laws(setting, counts)
     columns: list[list[Score]] = []
-    for block in blocks_of(setting, exhibits):
+    for block in blocks_of(setting, exhibits, seen):
         floors = setting.step * np.sqrt(noise.least * block.size)
         bounds = np.hypot(setting.step * np.sqrt(noise.most * block.size), setting.signal_bound)
         columns += [
             [fact(block.name, value) for value in block.norm.tolist()],
-            _limits(f"{block.name}-below", floors, _where_covered(_below, setting, counts, noise, block)),
-            _limits(f"{block.name}-above", bounds, _where_covered(_above, setting, counts, noise, block)),
+            limit_scores(f"{block.name}-below", floors, laws.below(block)),
+            limit_scores(f"{block.name}-above", bounds, laws.above(block)),
         ]
     return tuple(zip(*columns, strict=True))
 
 
 def below_p(setting: Setting, exhibits: Sequence[Exhibit]) -> dict[str, Floats]:
     """One-sided p-values per block of a norm below the noise, float64[n] each."""
-    counts = counts_of(exhibits)
-    noise = noise_of(setting, counts)
-    return {block.name: _below(setting, counts, noise, block) for block in blocks_of(setting, exhibits)}
+    laws = Laws(setting, counts_of(exhibits))
+    return {block.name: laws.below(block) for block in blocks_of(setting, exhibits)}
 
 
 def above_p(setting: Setting, exhibits: Sequence[Exhibit]) -> dict[str, Floats]:
     """One-sided p-values per block of a norm above the bound of clipping, float64[n] each."""
-    counts = counts_of(exhibits)
-    noise = noise_of(setting, counts)
-    return {block.name: _above(setting, counts, noise, block) for block in blocks_of(setting, exhibits)}
+    laws = Laws(setting, counts_of(exhibits))
+    return {block.name: laws.above(block) for block in blocks_of(setting, exhibits)}
 
 
 def counts_of(exhibits: Sequence[Exhibit]) -> Integers:
@@ -147,50 +167,58 @@ def evidence_of(p: Floats) -> list[int]:
     return [max(0, math.floor(value)) for value in (-1e6 * np.log10(np.minimum(1.0, p + SMALLEST_P))).tolist()]
 
 
-def _where_covered(
-    law: Callable[[Setting, Integers, Noise, Block], Floats],
-    setting: Setting,
-    counts: Integers,
-    noise: Noise,
-    block: Block,
-) -> Floats:
-    """p-values by one side of the law; 1 where it abstains."""
-    p = np.ones(len(counts))
-    known = np.flatnonzero(noise.gaussian >= COVERED)
-    if known.size:
-        seen = replace(block, energy=block.energy[known], norm=block.norm[known])
-        p[known] = law(setting, counts[known], noise_of(setting, counts[known]), seen)
-    return p
-
-
-def _limits(name: str, limits: Floats, p: Floats) -> list[Score]:
+def limit_scores(name: str, limits: Floats, p: Floats) -> list[Score]:
+    """Limits with the evidence of their breach, a score of each silo."""
     return [Score(name, scaled(limit), found) for limit, found in zip(limits.tolist(), evidence_of(p), strict=True)]
 
 
-def _below(setting: Setting, counts: Integers, noise: Noise, block: Block) -> Floats:
-    statistic = block.energy / noise.least
-    if setting.steps == 1:
-        return np.asarray(special.chdtr(block.degrees, statistic), dtype=np.float64)
-    edges, masses = _batches(setting, counts, setting.steps - 1)
-    later = _signals(setting, counts, noise.least, edges)
-    # The last mass is that of batches beyond every edge, for which nothing is claimed.
-    triangle = special.chdtr(block.degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
-    worst = (masses[:, :-1] * triangle).sum(axis=1) + masses[:, -1]
-    last = special.chdtr(block.degrees, block.energy / noise.last_step)
-    return np.asarray(np.minimum(worst, last), dtype=np.float64)
+class Laws:
+    """Both sides of the law for silos of the released record counts `counts` (int64[n]); 1 where it abstains."""
 
+    def __init__(self, setting: Setting, counts: Integers) -> None:
+        self._setting, self._silos = setting, len(counts)
+        self._known = np.flatnonzero(noise_of(setting, counts).gaussian >= COVERED)
+        self._counts = counts[self._known]
+        self._noise = noise_of(setting, self._counts)
+        self._edges, self._masses = _batches(setting, self._counts, setting.steps)
+        self._earlier = _batches(setting, self._counts, setting.steps - 1) if setting.steps > 1 else None
 
-def _above(setting: Setting, counts: Integers, noise: Noise, block: Block) -> Floats:
-    edges, masses = _batches(setting, counts, setting.steps)
-    signals = _signals(setting, counts, noise.most, edges)
-    shares, parts = _caught(setting) if block.sketched else (np.ones(1), np.ones(1))
-    p = np.ones(len(counts))
-    statistics = block.energy / noise.most
-    # At or below the mean of pure noise every tail is 1. One silo at a time: its table fits the processor's cache.
-    for silo in np.flatnonzero(statistics > block.degrees):
-        tails = chernoff(float(statistics[silo]), block.degrees, np.outer(shares, signals[silo]))
-        p[silo] = min(1.0, float(parts @ tails @ masses[silo, :-1]) + float(masses[silo, -1]))
-    return p
+    def below(self, block: Block) -> Floats:
+        """p-values of energies as low as these (float64[n])."""
+        return self._everybody(self._below(block.energy[self._known], block.degrees))
+
+    def above(self, block: Block) -> Floats:
+        """p-values of energies as high as these (float64[n])."""
+        return self._everybody(self._above(block.energy[self._known], block.degrees, block.sketched))
+
+    def _everybody(self, p: Floats) -> Floats:
+        found = np.ones(self._silos)
+        found[self._known] = p
+        return found
+
+    def _below(self, energy: Floats, degrees: int) -> Floats:
+        statistic = energy / self._noise.least
+        if self._earlier is None:
+            return np.asarray(special.chdtr(degrees, statistic), dtype=np.float64)
+        edges, masses = self._earlier
+        later = _signals(self._setting, self._counts, self._noise.least, edges)
+        # The last mass is that of batches beyond every edge, for which nothing is claimed.
+        triangle = special.chdtr(degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
+        worst = (masses[:, :-1] * triangle).sum(axis=1) + masses[:, -1]
+        last = special.chdtr(degrees, energy / self._noise.last_step)
+        return np.asarray(np.minimum(worst, last), dtype=np.float64)
+
+    def _above(self, energy: Floats, degrees: int, sketched: bool) -> Floats:
+        signals = _signals(self._setting, self._counts, self._noise.most, self._edges)
+        shares, parts = _caught(self._setting) if sketched else (np.ones(1), np.ones(1))
+        p = np.ones(len(energy))
+        statistics = energy / self._noise.most
+        # At or below the mean of pure noise every tail is 1. One silo at a time: its table fits the processor's cache.
+        for silo in np.flatnonzero(statistics > degrees):
+            tails = chernoff(float(statistics[silo]), degrees, np.outer(shares, signals[silo]))
+            masses = self._masses[silo]
+            p[silo] = min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
+        return p
 
 
 def chernoff(statistic: float, degrees: int, noncentral: Floats) -> Floats:
@@ -232,21 +260,6 @@ def _caught(setting: Setting) -> tuple[Floats, Floats]:
         return np.ones(1), np.ones(1)
     shares = np.linspace(0, 1, 101)[1:]
     return shares, np.diff(stats.beta.cdf(np.concatenate([[0.0], shares]), folds / 2, (chunks - folds) / 2))
-
-
-def _projected(setting: Setting, exhibits: Sequence[Exhibit]) -> tuple[Floats, int, Floats]:
-    """Energy float64[n] of the updates' projection on the span of the signs, its degrees, and the folds' squares."""
-    maps = [_onto(setting, int(length)) for length in np.unique(setting.column_counts)]
-    degrees = sum(len(matrix) * int(places.sum()) for matrix, places in maps)
-    energy, squares = np.zeros(len(exhibits)), np.zeros(len(exhibits))
-    for start in range(0, len(exhibits), _TOGETHER):
-        part = slice(start, start + _TOGETHER)
-        folds = np.stack([one.folds for one in exhibits[part]]).astype(np.float64)
-        squares[part] = np.einsum("nfc,nfc->n", folds, folds)
-        for matrix, places in maps:
-            seen = np.einsum("rf,nfc->nrc", matrix, folds if places.all() else folds[..., places], optimize=True)
-            energy[part] += np.einsum("nrc,nrc->n", seen, seen)
-    return energy, degrees, squares
 
 
 def _onto(setting: Setting, length: int) -> tuple[Floats, NDArray[np.bool_]]:

@@ -161,7 +161,7 @@ def _paired(setting: Setting, means: Means, rest: Consensus) -> Floats:
     # Var of (a - e)(b - e) for independent normals a, b, e is (va + ve)(vb + ve) + ve².
     spread = setting.embedding * ((mine + shared) * (theirs + shared) + shared**2).sum(axis=1)
     agreed = np.where(classes, products, 0.0).sum(axis=1) - setting.embedding * shared.sum(axis=1)
-    return np.divide(agreed, np.sqrt(spread), out=np.zeros(len(agreed)), where=spread > 0)
+    return np.asarray(np.divide(agreed, np.sqrt(spread), out=np.zeros(len(agreed)), where=spread > 0), dtype=np.float64)
 
 
 def _crossed(setting: Setting, means: Means) -> Iterator[tuple[Integers, Floats]]:
