@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit nightly check wire bench-crypto clean
+.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-defenses clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,9 @@ wire: setup
 
 bench-crypto: setup
 	$(PY) -m tools.bench_crypto
+
+bench-defenses: setup
+	$(PY) -m tools.bench_defenses
 
 clean:
 	rm -rf build .venv
