@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from protos.codec import Between, Digest, Name, Natural, Positive, Text, digest_of
+from protos.codec import Between, Digest, Matching, Name, Natural, Positive, Text, digest_of
 
 MICRO = 1_000_000
 NANO = 1_000_000_000
 PROTOTYPE_GRID = 1024
 """Integer units per clip norm of a prototype: one record moves the released sums by at most this L2 norm."""
+LEAST_STEP_LOG2 = -60
 Rate = Annotated[int, Between(1, MICRO)]
+Schedule = Annotated[str, Matching("constant|cosine")]
+"""How the learning rate goes over the rounds (`audit.schedule`)."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ class Task:
     evaluation_noise_micro: Positive
     evaluation_every: Positive
     budget: Budget
-    step_log2: Annotated[int, Between(-60, 20)]
+    step_log2: Annotated[int, Between(LEAST_STEP_LOG2, 20)]
     folds: Annotated[int, Between(2, 8)]
+    schedule: Schedule = "constant"
 
     @property
     def digest(self) -> str:

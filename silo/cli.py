@@ -136,6 +136,7 @@ def _add_task(commands: Any) -> None:
     features.add_argument("out", type=Path, metavar="FEATURES.npz")
     features.add_argument("--keep", type=int, default=400, metavar="N", help="principal components (default 400)")
     features.add_argument("--groups", type=int, metavar="N", help="groups of channels (default: each channel its own)")
+    features.add_argument("--whiten", type=float, default=0.5, metavar="P", help="0 none, 1 full (default 0.5)")
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -294,7 +295,7 @@ def _pack(options: argparse.Namespace) -> None:
 def _features(options: argparse.Namespace) -> None:
     from silo.features import fit_file
 
-    extractor = fit_file(options.images, options.out, options.keep, options.groups)
+    extractor = fit_file(options.images, options.out, options.keep, options.groups, options.whiten)
     facts = {"features": extractor.digest, "outputs": extractor.outputs}
     note = f'Wrote {options.out}: put features = "{extractor.digest}" and {extractor.outputs} inputs into the model.'
     _print(options, facts, note)

@@ -29,6 +29,8 @@ Floats = NDArray[np.float32]
 _BATCH = 4096
 _EPSILON = 1e-5
 """Added to a group's variance, as every group norm does: a flat patch stays flat."""
+WHITEN = 0.5
+"""Half whitened: rare components count more than by their variance, and less than they would with all alike."""
 _FIELDS = {"image": ("i", 1), "groups": ("i", 0), "mean": ("f", 1), "components": ("f", 2)}
 
 
@@ -40,7 +42,7 @@ class Extractor:
         shape: of the images and wavelets.
         groups: how many groups the channels make; each is standardised within a record. 1 takes all together.
         mean: float32[channels * rows * columns], of the public images.
-        components: float32[outputs, the same], orthonormal rows by falling variance.
+        components: float32[outputs, the same], orthogonal rows by falling variance.
         digest: SHA-256 of the file, in hex.
     """
 
@@ -108,7 +110,7 @@ def coefficients(images: Floats, shape: Shape, groups: int) -> Floats:
     return np.asarray((rows - rows.mean(axis=2, keepdims=True)) / spread, dtype=np.float32).reshape(len(maps), -1)
 
 
-def fit(images: Floats, shape: Shape, outputs: int, groups: int | None = None) -> bytes:
+def fit(images: Floats, shape: Shape, outputs: int, groups: int | None = None, whiten: float = WHITEN) -> bytes:
     """Learn an extractor on public images.
 
     Args:
@@ -116,6 +118,7 @@ def fit(images: Floats, shape: Shape, outputs: int, groups: int | None = None) -
         shape: of the images and wavelets.
         outputs: how many principal components are kept.
         groups: of channels; by default each channel is a group of its own.
+        whiten: each component is divided by its standard deviation to this power; 0 leaves it, 1 makes all alike.
 
     Returns:
         The file's bytes; `parse` reads them.
@@ -130,8 +133,10 @@ def fit(images: Floats, shape: Shape, outputs: int, groups: int | None = None) -
     if not 0 < outputs <= min(size, len(images) - 1):
         raise BadExtractor(f"{outputs} components of {len(images)} images with {size} coefficients: ask for fewer")
     mean, spread = _moments(images, shape, groups, size)
-    _, vectors = linalg.eigh(spread, subset_by_index=[size - outputs, size - 1])
-    components = vectors[:, ::-1].T
+    variances, vectors = linalg.eigh(spread, subset_by_index=[size - outputs, size - 1])
+    if variances[0] <= 0:
+        raise BadExtractor(f"the images have fewer than {outputs} components: ask for fewer, or give more images")
+    components = (vectors / variances ** (whiten / 2))[:, ::-1].T
     # A component's sign is arbitrary; the largest entry is made positive, so that a repetition gives the same file.
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
     file = io.BytesIO()
@@ -163,7 +168,7 @@ def load(path: Path) -> Extractor:
         raise BadExtractor(f"{path} cannot be read: {error.strerror}") from error
 
 
-def fit_file(images: Path, out: Path, outputs: int, groups: int | None = None) -> Extractor:
+def fit_file(images: Path, out: Path, outputs: int, groups: int | None = None, whiten: float = WHITEN) -> Extractor:
     """`fit` on the array `x` [n, height, width] of a file, written to `out`."""
     try:
         with np.load(images, allow_pickle=False) as archive:
@@ -172,7 +177,7 @@ def fit_file(images: Path, out: Path, outputs: int, groups: int | None = None) -
         raise BadExtractor(f"{images}: an .npz file with an array x of public images is needed ({error})") from error
     if x.ndim != 3 or x.dtype.kind not in "fiub" or not np.isfinite(x).all() or x.min() < 0 or x.max() > 1:
         raise BadExtractor(f"{images}: x must be images [n, height, width], grey in [0, 1]")
-    data = fit(x.reshape(len(x), -1).astype(np.float32), Shape(x.shape[1], x.shape[2]), outputs, groups)
+    data = fit(x.reshape(len(x), -1).astype(np.float32), Shape(x.shape[1], x.shape[2]), outputs, groups, whiten)
     try:
         out.write_bytes(data)
     except OSError as error:

@@ -31,7 +31,7 @@ _REQUIRED = frozenset(
     {"name", "model", "rounds", "sample_rate", "steps", "learning_rate", "clip"}
     | {"evaluation_noise", "counts_noise", "epsilon", "delta", "range", "folds"}
 )
-_OPTIONAL = frozenset({"prototypes", "evaluation_every", "seed"})
+_OPTIONAL = frozenset({"prototypes", "evaluation_every", "schedule", "seed"})
 
 
 def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
@@ -41,8 +41,8 @@ def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
         spec: `name`, `model` (`kind`, `sizes`, `activation`, optionally `features`: the SHA-256 of a file of fixed
             features), `rounds`, `sample_rate`, `steps`, `learning_rate`, `clip`, `evaluation_noise` and
             `counts_noise` (multipliers), `epsilon`, `delta`, `range` (the largest coordinate of an update that is not
-            cut), `folds`; optionally `prototypes` (`clip`, `noise`, `every`), `evaluation_every` (1: every round) and
-            a public `seed`.
+            cut), `folds`; optionally `prototypes` (`clip`, `noise`, `every`), `evaluation_every` (1: every round),
+            `schedule` of the learning rate (`constant`, or `cosine` over the rounds) and a public `seed`.
 
     Returns:
         The task, and the first model as flat little-endian float32 bytes, whose SHA-256 is in the task.
@@ -70,6 +70,7 @@ def pack_task(spec: Mapping[str, Any]) -> tuple[Task, bytes]:
         budget=Budget(_scaled(spec["epsilon"], "epsilon"), _scaled(spec["delta"], "delta", NANO)),
         step_log2=step_log2(float(_number(spec["range"], "range"))),
         folds=_integer(spec["folds"], "folds"),
+        schedule=_text(spec.get("schedule", "constant"), "schedule"),
     )
     return _with_solved_noise(_checked(draft)), model
 

@@ -28,9 +28,11 @@ FILE = fit(IMAGES[:40], SHAPE, 6)
 def test_features_are_the_principal_components_of_the_public_images() -> None:
     extractor = parse(FILE)
     public = coefficients(IMAGES[:40], SHAPE, SHAPE.channels).astype(np.float64)
-    _, _, rows = np.linalg.svd(public - public.mean(axis=0), full_matrices=False)
-    assert np.abs(np.sum(extractor.components * rows[:6], axis=1)) == pytest.approx(1, abs=1e-3)
-    projected = (coefficients(IMAGES[40:], SHAPE, SHAPE.channels) - public.mean(axis=0)) @ rows[:6].T
+    _, values, rows = np.linalg.svd(public - public.mean(axis=0), full_matrices=False)
+    # Half whitened: divided by the root of the standard deviation.
+    rows = rows[:6] / np.sqrt(values[:6, None] / np.sqrt(40))
+    assert np.abs(extractor.components) == pytest.approx(np.abs(rows), rel=0.02, abs=2e-3)
+    projected = (coefficients(IMAGES[40:], SHAPE, SHAPE.channels) - public.mean(axis=0)) @ rows.T
     projected /= np.linalg.norm(projected, axis=1, keepdims=True)
     assert np.abs(extractor.features(IMAGES[40:])) == pytest.approx(np.abs(projected), abs=1e-3)
 
@@ -53,6 +55,13 @@ def test_groups_are_standardised_within_a_record() -> None:
 def test_the_same_images_make_the_same_file() -> None:
     assert fit(IMAGES[:40], SHAPE, 6) == FILE
     assert parse(FILE).digest == hashlib.sha256(FILE).hexdigest()
+
+
+def test_without_whitening_components_are_orthonormal_and_with_all_of_it_spread_alike() -> None:
+    plain, white = (parse(fit(IMAGES[:40], SHAPE, 6, whiten=power)) for power in (0.0, 1.0))
+    assert plain.components @ plain.components.T == pytest.approx(np.eye(6), abs=1e-4)
+    projected = (coefficients(IMAGES[:40], SHAPE, SHAPE.channels) - white.mean) @ white.components.T
+    assert projected.std(axis=0) == pytest.approx(np.ones(6), rel=1e-2)
 
 
 @pytest.mark.parametrize(("outputs", "groups"), [(0, None), (40, None), (6, 4)])
