@@ -17,7 +17,7 @@ import csv
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from redteam.datasets import Dataset, mnist
 from redteam.featured import mnist_features
 from silo.data import Records
 from silo.entropy import OsEntropy
-from silo.pack import pack_task
+from silo.pack import pack_task, step_log2
 from silo.trainer import trainer_for
 
 SILOS, SEEDS, TOTAL_WEIGHT = 10, (1, 2, 3), 1024
@@ -77,8 +77,7 @@ def task_of(setting: Setting, inputs: int) -> Task:
     task, _ = pack_task(spec)
     # Four deviations of a round's noise fit the range, so that hardly a coordinate is cut.
     noise = task.training.noise_micro / MICRO * 0.5 * setting.learning_rate * 10**0.5 / (0.1 * 5900)
-    task, _ = pack_task(spec | {"range": round(max(4 * noise, 0.01), 6)})
-    return task
+    return replace(task, step_log2=step_log2(4 * noise))
 
 
 def accuracy(setting: Setting, data: Dataset, seed: int, limit: int | None = None) -> tuple[float, Task]:
@@ -92,12 +91,12 @@ def accuracy(setting: Setting, data: Dataset, seed: int, limit: int | None = Non
     weights = [TOTAL_WEIGHT // SILOS + (place < TOTAL_WEIGHT % SILOS) for place in range(SILOS)]
     model = np.zeros(task.layout.size, dtype=np.float32)
     for number in range(1, task.rounds + 1):
-        training, step_log2 = training_in_round(task, number)
+        training, step = training_in_round(task, number)
         total = np.zeros(task.layout.size, dtype=np.int64)
         for trainer, part, weight in zip(trainers, parts, weights, strict=True):
             update = trainer.train(model, training, len(part))
-            total += weight * quantise(update, step_log2, entropy.take(randomness_needed(update.size)))
-        model = apply_aggregate(model, total, step_log2, TOTAL_WEIGHT)
+            total += weight * quantise(update, step, entropy.take(randomness_needed(update.size)))
+        model = apply_aggregate(model, total, step, TOTAL_WEIGHT)
     return _correct(task.model, data, model), task
 
 
