@@ -1,13 +1,14 @@
 """Table H, utility under DP without an attack: `python -m tools.utility --data DIR [--csv FILE] [ROW ...]`.
 
-MNIST on ten equal silos, delta 1e-5: a linear head on fixed public features, softmax regression on pixels beside it.
+MNIST on ten equal silos, delta 1e-5: a linear head on fixed public features.
 A plain loop over the parts of production: the task is packed and its noise solved for all channels by the accountant,
 `silo.linear` trains with noise from the operating system, updates are quantised and summed as whole numbers with
 equal weights, and every round takes its rate and step from the task's schedule. Left out are encryption, signatures
 and the defence, which weighs equal honest silos alike.
 
 Rates and rounds were chosen on seed 1000, trained on the first 50,000 images and tried on the next 9,000; the test
-images and the seeds below were used for nothing else. Accuracy is of the last round's model.
+images and the seeds below were used for nothing else. The row with 200 features was added, and chosen there, after
+400 had missed the goal at epsilon 1. Accuracy is of the last round's model.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from audit.accounting import task_epsilon
 from audit.schedule import training_in_round
 from crypto.quantise import apply_aggregate, quantise, randomness_needed
 from protos.task import MICRO, ModelSpec, Task
-from redteam.datasets import Dataset, mnist
-from redteam.featured import mnist_features
+from redteam.datasets import Dataset
+from redteam.featured import OUTPUTS, mnist_features
 from silo.data import Records
 from silo.entropy import OsEntropy
 from silo.pack import pack_task, step_log2
@@ -52,16 +53,20 @@ class Setting:
     schedule: str = "cosine"
 
 
-def _features(directory: Path) -> Dataset:
-    return mnist_features(directory)[0]
+def _features(directory: Path, outputs: int = OUTPUTS) -> Dataset:
+    """Unit vectors of the first components: what an extractor of so many gives."""
+    data, _ = mnist_features(directory)
+    train, test = (rows[:, :outputs] for rows in (data.features, data.test_features))
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (train, test)]
+    return replace(data, features=unit[0], test_features=unit[1])
 
 
 ROWS = {
-    "features, epsilon 1": Setting(_features, 1.0, 40, 20.0, 0.975),
+    "200 features, epsilon 1": Setting(partial(_features, outputs=200), 1.0, 40, 20.0, 0.975),
+    "features, epsilon 1": Setting(_features, 1.0, 40, 20.0, None),
     "features, epsilon 3": Setting(_features, 3.0, 80, 40.0, 0.980, "98.0 (first study)"),
     "features, epsilon 8": Setting(_features, 8.0, 80, 80.0, None),
     "features, epsilon 3, constant rate": Setting(_features, 3.0, 80, 20.0, None, schedule="constant"),
-    "pixels, linear, epsilon 3": Setting(mnist, 3.0, 40, 4.0, None),
 }
 
 
@@ -102,7 +107,7 @@ def accuracy(setting: Setting, data: Dataset, seed: int, limit: int | None = Non
 
 def entry(name: str, setting: Setting, data: Dataset, seeds: Sequence[int], limit: int | None) -> dict[str, Any]:
     """A line of the table: mean over the seeds and its 95 % t interval."""
-    start, found = time.perf_counter(), []
+    found = []
     for seed in seeds:
         share, task = accuracy(setting, data, seed, limit)
         found.append(share)
@@ -114,7 +119,6 @@ def entry(name: str, setting: Setting, data: Dataset, seeds: Sequence[int], limi
         "low": round(mean - spread, 4), "high": round(mean + spread, 4), "papers": setting.papers,
         "seeds": " ".join(f"{share:.4f}" for share in found), "epsilon": task_epsilon(task) / MICRO,
         "parameters": task.layout.size, "rounds": task.rounds, "noise": task.training.noise_micro / MICRO,
-        "seconds": round(time.perf_counter() - start),
     }  # fmt: skip
 
 
