@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-round clean
+.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-round bench-defenses clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,9 @@ bench-crypto: setup
 # Five minutes: rounds of ResNet-18's size between processes, beside plain averaging. SILOS=10 for the coordinator.
 bench-round: setup
 	$(PY) -m tools.bench_round --silos $(or $(SILOS),5)
+
+bench-defenses: setup
+	$(PY) -m tools.bench_defenses
 
 clean:
 	rm -rf build .venv

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from audit.accounting import evaluation_in_round, prototypes_in_round
 from audit.ranges import step_of
+from audit.schedule import training_in_round
 from protos.records import Plan
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def derive_plan(history: History, nonce_hash: str) -> Plan:
     """The plan of the next round, whole."""
     task, policy = history.genesis.task, history.genesis.policy
     number = len(history.rounds) + 1
+    training = training_in_round(task, number)
     return Plan(
         round=number,
         task=task.digest,
@@ -39,10 +41,10 @@ def derive_plan(history: History, nonce_hash: str) -> Plan:
         adopted=history.adopted,
         epoch=history.epoch,
         silos=history.active,
-        training=task.training,
+        training=training,
         prototypes=prototypes_in_round(task.prototypes, number),
         evaluation_noise_micro=evaluation_in_round(task, number),
-        step_log2=step_of(history),
+        step_log2=step_of(history, training),
         folds=task.folds,
         deadlines=policy.deadlines,
         quorum=quorum_of(policy, len(history.active)),

@@ -28,14 +28,13 @@ from numpy.typing import NDArray
 
 from crypto import sketch
 from crypto.packing import LEVELS
-from protos.task import MICRO, Training
+from protos.task import LEAST_STEP_LOG2, MICRO, Training
 
 if TYPE_CHECKING:
     from audit.history import History
 
 DEVIATIONS = 8
 OUTPUT_MARGIN = 2
-LEAST_STEP_LOG2 = -60
 _MOST = 2**18
 """Above any number of an honest sketch; larger ones count as this, so that squares add up within 64 bits."""
 
@@ -43,8 +42,8 @@ Sketch = tuple[NDArray[np.int32], NDArray[np.int32]]
 """Folds, int32[F, width], and exact output layer, int32[output_size]."""
 
 
-def step_of(history: History) -> int:
-    """log2 of the step of the next round's plan."""
+def step_of(history: History, training: Training) -> int:
+    """log2 of the step of the next round's plan, whose DP-SGD is `training`."""
     task, packing = history.genesis.task, history.packing
     last = next((view for view in reversed(history.rounds) if view.outcome and view.outcome.result == "adopted"), None)
     if last is None:
@@ -53,7 +52,7 @@ def step_of(history: History) -> int:
     sketches = (sketch.from_bytes(one.folds, one.output, packing, packing.folds) for one in opened)
     body = packing.size - packing.output_size
     smallest = min(history.counts[silo].total for silo in history.active)
-    needed = max(squared_noise(task.training, smallest), squared_signal(sketches, body, last.plan.step_log2))
+    needed = max(squared_noise(training, smallest), squared_signal(sketches, body, last.plan.step_log2))
     return min(task.step_log2, smallest_step(needed))
 
 

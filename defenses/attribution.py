@@ -54,7 +54,7 @@ from crypto.packing import Packing
 from defenses.errors import MalformedExhibit
 from defenses.evidence import Exhibit, Integers, Setting, fact, scaled, verify_exhibit
 from defenses.fdr import discoveries
-from defenses.laws import blocks_of, noise_of
+from defenses.laws import blocks_of, counts_of, noise_of
 from protos.records import Score
 
 DIRECTION_SCALE = 2**20
@@ -223,8 +223,7 @@ def project(past: Past) -> Projected:
 
 
 def _seen(past: Projected) -> _Seen:
-    variances = np.array([_variance(past.setting, one) for one in past.exhibits])
-    return _Seen(tuple(one.silo for one in past.exhibits), past.projections, variances)
+    return _Seen(tuple(one.silo for one in past.exhibits), past.projections, _variances(past.setting, past.exhibits))
 
 
 def _squares(setting: Setting, folds: Floats) -> Floats:
@@ -237,10 +236,14 @@ def _squares(setting: Setting, folds: Floats) -> Floats:
     return total
 
 
-def _variance(setting: Setting, exhibit: Exhibit) -> float:
-    """s^2 in squared model units: the law's, or what the folds show per degree of freedom if that is more."""
-    body = blocks_of(setting, exhibit)[-1]
-    return max(noise_of(setting, exhibit.count).most, body.energy / max(1, body.degrees)) * setting.step**2
+def _variances(setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
+    """s^2 of each silo in squared model units: the law's, or what its folds show of it if that is more."""
+    if not exhibits:
+        return np.zeros(0)
+    body = blocks_of(setting, exhibits)[-1]
+    most = noise_of(setting, counts_of(exhibits)).most
+    variances: Floats = np.maximum(most, body.energy / max(1, body.degrees)) * setting.step**2
+    return variances
 
 
 def _scores(name: str, table: _Table, target: int, centred: bool) -> list[tuple[Score, ...]]:

@@ -8,18 +8,19 @@ hides its signal scores 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from defenses.evidence import Exhibit, Setting
-from defenses.laws import noise_of
-from defenses.prototypes import consensus, means_of
+from defenses.laws import counts_of, noise_of
+from defenses.prototypes import Means
 
 Floats = NDArray[np.float64]
 
+_TOGETHER = 64
+"""Silos whose bases are in memory at once."""
 CONFIDENCE = 3.0
 """Deviations below the estimate; the chance of more is a thousandth."""
 
@@ -28,51 +29,62 @@ def signal_lengths(setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
     """Per silo the lower limit of its signal's length in the output layer; 0 where it is not opened (float64[n])."""
     if not setting.output_size:
         return np.zeros(len(exhibits))
-    energies = [float(np.square(one.output.astype(np.float64)).sum()) for one in exhibits]
-    lengths = [
-        _length(setting, one.count, energy, setting.output_size) for one, energy in zip(exhibits, energies, strict=True)
-    ]
-    return np.array(lengths, dtype=np.float64)
+    energies = np.array([float(np.square(one.output.astype(np.float64)).sum()) for one in exhibits])
+    return _lengths(setting, exhibits, energies, np.full(len(exhibits), setting.output_size))
 
 
 def excess(lengths: Floats) -> Floats:
     """What each length has over the median of the others: a length that all silos share is the model's, not theirs."""
-    if len(lengths) < 2:
+    others = len(lengths) - 1
+    if others < 1:
         return np.zeros(len(lengths))
-    return np.array([length - np.median(np.delete(lengths, place)) for place, length in enumerate(lengths)])
+    order = np.argsort(lengths, kind="stable")
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(lengths))
+    # Whoever is left out moves all above it down by one place.
+    low, high = ((middle + (middle >= ranks)) for middle in ((others - 1) // 2, others // 2))
+    return np.asarray(lengths - (lengths[order[low]] + lengths[order[high]]) / 2, dtype=np.float64)
 
 
-def unexplained_lengths(setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
+def unexplained_lengths(setting: Setting, exhibits: Sequence[Exhibit], means: Means) -> Floats:
     """Per silo the lower limit of the length of its output weight's update off the span of the prototypes.
 
     The span is of the consensus of the other silos and, where a quarter of the embedding's dimensions stays free,
     of the silo's own prototypes too. Returns float64[n] in units of `lr*C*steps`.
     """
-    means = means_of(setting, exhibits)
-    lengths = np.zeros(len(exhibits))
-    for silo, exhibit in enumerate(exhibits):
-        centre, error = consensus(means, [silo])
-        if not setting.output_size or not np.isfinite(error).any():
-            continue
-        rows = np.concatenate([centre[np.isfinite(error)], means.values[silo, means.known[silo]]])
-        if len(rows) > setting.embedding * 3 // 4:
-            rows = rows[: setting.embedding * 3 // 4]
-        free = _complement(rows)
-        weight = exhibit.output[: setting.classes * setting.embedding].reshape(setting.classes, setting.embedding)
-        energy = float(np.square(weight @ free).sum())
-        lengths[silo] = _length(setting, exhibit.count, energy, setting.classes * free.shape[1])
-    return lengths
+    energies, free = np.zeros(len(exhibits)), np.zeros(len(exhibits), dtype=np.int64)
+    judged = np.flatnonzero(means.without_each.known.any(axis=1)) if setting.output_size else np.zeros(0, dtype=int)
+    for start in range(0, len(judged), _TOGETHER):
+        silos = judged[start : start + _TOGETHER]
+        weights = np.stack([_weight(setting, exhibits[silo]) for silo in silos])
+        gram, basis = _bases(setting, means, silos)
+        explained = np.square(weights @ basis.transpose(0, 2, 1)).sum(axis=(1, 2))
+        energies[silos] = np.maximum(np.square(weights).sum(axis=(1, 2)) - explained, 0.0)
+        free[silos] = setting.embedding - gram
+    lengths = _lengths(setting, exhibits, energies, np.maximum(setting.classes * free, 1))
+    return np.where(free > 0, lengths, 0.0)
 
 
-def _complement(rows: Floats) -> Floats:
-    """Orthonormal basis [embedding, k] of the orthogonal complement of the rows."""
-    _, values, vectors = np.linalg.svd(rows, full_matrices=True)
-    rank = int((values > 1e-9 * values.max(initial=1e-300)).sum())
-    return np.asarray(vectors[rank:].T, dtype=np.float64)
+def _bases(setting: Setting, means: Means, silos: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
+    """Ranks [m] and orthonormal rows [m, r, embedding] of the prototypes that explain each silo; unused rows are 0."""
+    others = means.without_each
+    rows = np.concatenate([others.centre[silos], means.values[silos]], axis=1)
+    used = np.concatenate([others.known[silos], means.known[silos]], axis=1)
+    used &= used.cumsum(axis=1) <= setting.embedding * 3 // 4
+    rows = np.where(used[..., None], rows, 0.0)
+    values, vectors = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
+    kept = values > 1e-12 * values.max(axis=1, initial=1e-300, keepdims=True)
+    scale = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
+    return kept.sum(axis=1), (vectors * scale[:, None, :]).transpose(0, 2, 1) @ rows
 
 
-def _length(setting: Setting, count: int, energy: float, degrees: int) -> float:
-    variance = noise_of(setting, count).most
-    signal = max(0.0, energy / variance - degrees)
-    low = signal - CONFIDENCE * math.sqrt(2 * degrees + 4 * signal)
-    return math.sqrt(max(0.0, low) * variance) * setting.step / setting.signal_bound
+def _weight(setting: Setting, exhibit: Exhibit) -> Floats:
+    weight = exhibit.output[: setting.classes * setting.embedding].reshape(setting.classes, setting.embedding)
+    return np.asarray(weight, dtype=np.float64)
+
+
+def _lengths(setting: Setting, exhibits: Sequence[Exhibit], energies: Floats, degrees: NDArray[np.int64]) -> Floats:
+    variances = noise_of(setting, counts_of(exhibits)).most
+    signals = np.maximum(0.0, energies / variances - degrees)
+    low = signals - CONFIDENCE * np.sqrt(2 * degrees + 4 * signals)
+    return np.asarray(np.sqrt(np.maximum(0.0, low) * variances) * setting.step / setting.signal_bound, dtype=np.float64)

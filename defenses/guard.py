@@ -14,7 +14,8 @@ from fractions import Fraction
 from defenses.consistency import excess, signal_lengths, unexplained_lengths
 from defenses.evidence import Exhibit, History, Opinion, Rules, Scored, Setting, fact
 from defenses.fdr import discoveries
-from defenses.laws import law_scores
+from defenses.independence import own_scores
+from defenses.laws import coordinates, law_scores
 from defenses.prototypes import agreements, deviations, means_of, shown
 from defenses.rule import Plain
 from protos.records import Score
@@ -39,6 +40,15 @@ RAMPS = {
 """`signal`, `unexplained`: units of lr*C*steps. `prototype`, `agreement`: standard deviations."""
 
 
+WORDS = {
+    "norm": "norm",
+    "output": "norm of the output layer",
+    "body": "norm of the body",
+    "own": "norm off all that the others' updates make up",
+}
+"""What a law measures, by the name of its block."""
+
+
 class Guard(Plain):
     """Law evidence, FDR-controlled exclusion, suspicion; weights by noised count under floor and cap."""
 
@@ -52,16 +62,12 @@ class Guard(Plain):
         columns = {"signal": excess(signal_lengths(setting, exhibits))}
         if shown(setting, exhibits):
             means = means_of(setting, exhibits)
-            columns["unexplained"] = excess(unexplained_lengths(setting, exhibits))
+            columns["unexplained"] = excess(unexplained_lengths(setting, exhibits, means))
             columns["prototype"] = deviations(setting, means)
             columns["agreement"] = agreements(setting, means)
         return tuple(
-            Scored(
-                one.silo,
-                one.count,
-                law_scores(setting, one) + tuple(fact(name, column[place]) for name, column in columns.items()),
-            )
-            for place, one in enumerate(exhibits)
+            Scored(one.silo, one.count, laws + tuple(fact(name, column[place]) for name, column in columns.items()))
+            for place, (one, laws) in enumerate(zip(exhibits, _law_scores(setting, exhibits), strict=True))
         )
 
     def opine(self, scored: Sequence[Scored], rules: Rules) -> tuple[Opinion, ...]:
@@ -83,6 +89,13 @@ def suspicion_of(scored: Scored) -> tuple[Fraction, str]:
     return max(doubts, key=lambda doubt: doubt[0])
 
 
+def _law_scores(setting: Setting, exhibits: Sequence[Exhibit]) -> list[tuple[Score, ...]]:
+    """All laws, from one reading of the folds."""
+    seen = coordinates(setting, exhibits)
+    norms, own = law_scores(setting, exhibits, seen), own_scores(setting, exhibits, seen)
+    return [one + other for one, other in zip(norms, own, strict=True)]
+
+
 def _laws(scored: Scored) -> list[Score]:
     return [score for score in scored.scores if score.evidence_micro is not None]
 
@@ -100,7 +113,7 @@ def _opinion(scored: Scored, excluded: bool) -> Opinion:
 def _breach(scored: Scored) -> str:
     law = max(_laws(scored), key=lambda score: score.evidence_micro or 0)
     block, side = law.name.rsplit("-", 1)
-    what = {"norm": "norm", "output": "norm of the output layer", "body": "norm of the body"}[block]
+    what = WORDS[block]
     measured, limit = (scored.value(block) or 0) / MICRO, law.value_micro / MICRO
     why = "that the noise alone makes" if side == "below" else "that clipping gives"
     exponent = (law.evidence_micro or 0) // MICRO

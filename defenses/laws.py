@@ -24,6 +24,7 @@ vary less.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,8 @@ LEVELS = 127
 BLOCKS = ("norm", "output", "body")
 SMALLEST_P = 1e-15
 """Added to every p-value: floating-point tails are not trusted beyond it."""
+COVERED = 0.25
+"""Variance in squared steps from which rounded noise is Gaussian enough for a p-value: half a step's."""
 COUNT_QUANTILE = 3.72
 """A true record count is taken as up to so many noise deviations above the released one (once a task, 1e-4)."""
 
@@ -45,34 +48,34 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Noise:
-    """Variance of one coordinate of an honest update without signal, in squared quantisation steps."""
+    """Variance of one coordinate of honest updates without signal, in squared quantisation steps (float64[n])."""
 
-    gaussian: float
-    least: float
-    most: float
-    last_step: float
+    gaussian: Floats
+    least: Floats
+    most: Floats
+    last_step: Floats
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sum of squares `energy` (squared steps, chi-square degrees `degrees` after division by the variance).
+    """Sums of squares `energy` (squared steps, chi-square degrees `degrees` after division by the variance).
 
-    `norm` is the estimated L2 norm of the block's `size` coordinates in model units; `sketched` tells that only folds
-    of it are seen.
+    `norm` is the estimated L2 norm of the block's `size` coordinates in model units; both are float64[n], one of each
+    silo. `sketched` tells that only folds of the block are seen.
     """
 
     name: str
-    energy: float
+    energy: Floats
     degrees: int
-    norm: float
+    norm: Floats
     size: int
     sketched: bool
 
 
-def noise_of(setting: Setting, count: int) -> Noise:
-    """Noise of a silo with the released record count `count`."""
-    one_step = setting.learning_rate * setting.noise_multiplier * setting.clip / (setting.sample_rate * count)
-    last = (one_step / setting.step) ** 2
+def noise_of(setting: Setting, counts: int | Integers) -> Noise:
+    """Noise of silos with the released record counts `counts` (int64[n], or one number)."""
+    one_step = setting.learning_rate * setting.noise_multiplier * setting.clip / (setting.sample_rate * counts)
+    last = np.square(np.asarray(one_step, dtype=np.float64) / setting.step)
     gaussian = last * setting.steps
     low, high = _rounding(gaussian)
     return Noise(gaussian, _clipped(gaussian) + low, gaussian + high, _clipped(last) + low)
@@ -80,76 +83,142 @@ def noise_of(setting: Setting, count: int) -> Noise:
 
 def covers(setting: Setting, count: int) -> bool:
     """Whether the laws say anything of a silo: its noise must be at least half a quantisation step."""
-    return noise_of(setting, count).gaussian >= 0.25
+    return bool(noise_of(setting, count).gaussian >= COVERED)
 
 
-def blocks_of(setting: Setting, exhibit: Exhibit) -> tuple[Block, ...]:
-    """The blocks that an exhibit lets one see: all three, or the body alone where no output layer is opened."""
-    energy, degrees = _projected(setting, exhibit.folds)
-    sketch_norm = float(np.square(exhibit.folds.astype(np.float64)).sum()) / setting.folds
-    body = Block("body", energy, degrees, setting.step * math.sqrt(sketch_norm), setting.body_size, True)
+def coordinates(setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
+    """What is seen of each update in coordinates whose noise is independent: the folds' projections, then outputs.
+
+    Float64[n, degrees], in quantisation steps; noise of variance v per coordinate of an update has variance v here.
+    """
+    maps = [_onto(setting, int(length)) for length in np.unique(setting.column_counts)]
+    body = sum(len(matrix) * int(places.sum()) for matrix, places in maps)
+    rows = np.empty((len(exhibits), body + setting.output_size))
+    for row, one in zip(rows, exhibits, strict=True):
+        folds, end = one.folds.astype(np.float64), 0
+        for matrix, places in maps:
+            start, end = end, end + len(matrix) * int(places.sum())
+            np.matmul(matrix, folds if places.all() else folds[:, places], out=row[start:end].reshape(len(matrix), -1))
+        row[body:] = one.output
+    return rows
+
+
+def blocks_of(setting: Setting, exhibits: Sequence[Exhibit], seen: Floats | None = None) -> tuple[Block, ...]:
+    """The blocks that exhibits let one see: all three, or the body alone where no output layer is opened.
+
+    `seen` are the exhibits' `coordinates` where they are at hand.
+    """
+    rows = coordinates(setting, exhibits) if seen is None else seen
+    degrees = rows.shape[1] - setting.output_size
+    energy, exact = (np.einsum("nd,nd->n", part, part) for part in (rows[:, :degrees], rows[:, degrees:]))
+    squares = np.array([float(np.square(one.folds.astype(np.float64)).sum()) for one in exhibits])
+    body = Block("body", energy, degrees, setting.step * np.sqrt(squares / setting.folds), setting.body_size, True)
     if not setting.output_size:
         return (body,)
-    exact = float(np.square(exhibit.output.astype(np.float64)).sum())
-    output = Block("output", exact, setting.output_size, setting.step * math.sqrt(exact), setting.output_size, False)
-    norm = math.hypot(body.norm, output.norm)
+    output = Block("output", exact, setting.output_size, setting.step * np.sqrt(exact), setting.output_size, False)
     size = setting.body_size + setting.output_size
-    return Block("norm", energy + exact, degrees + setting.output_size, norm, size, False), output, body
+    return Block("norm", energy + exact, rows.shape[1], np.hypot(body.norm, output.norm), size, False), output, body
 
 
-def law_scores(setting: Setting, exhibit: Exhibit) -> tuple[Score, ...]:
-    """Per block the measured norm, and the two limits with the evidence of a breach.
+def law_scores(
+    setting: Setting, exhibits: Sequence[Exhibit], seen: Floats | None = None
+) -> tuple[tuple[Score, ...], ...]:
+    """Per silo and block the measured norm, and the two limits with the evidence of a breach.
 
     `<block>` holds the norm in model units, `<block>-below` what noise alone makes, `<block>-above` the bound
     `sqrt(noise² + (lr*C*steps)²)`; evidence is `-log10 p`, scaled, rounded down.
     """
-    scores: list[Score] = []
-    noise = noise_of(setting, exhibit.count)
-    known = covers(setting, exhibit.count)
-    for block in blocks_of(setting, exhibit):
-        floor = setting.step * math.sqrt(noise.least * block.size)
-        below = _below(setting, exhibit.count, noise, block) if known else 1.0
-        above = _above(setting, exhibit.count, noise, block) if known else 1.0
-        bound = math.hypot(setting.step * math.sqrt(noise.most * block.size), setting.signal_bound)
-        scores += [
-            fact(block.name, block.norm),
-            Score(f"{block.name}-below", scaled(floor), _evidence(below)),
-            Score(f"{block.name}-above", scaled(bound), _evidence(above)),
+    if not exhibits:
+        return ()
+    counts = counts_of(exhibits)
+    noise = noise_of(setting, counts)
+    laws = Laws(setting, counts)
+    columns: list[list[Score]] = []
+    for block in blocks_of(setting, exhibits, seen):
+        floors = setting.step * np.sqrt(noise.least * block.size)
+        bounds = np.hypot(setting.step * np.sqrt(noise.most * block.size), setting.signal_bound)
+        columns += [
+            [fact(block.name, value) for value in block.norm.tolist()],
+            limit_scores(f"{block.name}-below", floors, laws.below(block)),
+            limit_scores(f"{block.name}-above", bounds, laws.above(block)),
         ]
-    return tuple(scores)
+    return tuple(zip(*columns, strict=True))
 
 
-def below_p(setting: Setting, exhibit: Exhibit) -> dict[str, float]:
-    """One-sided p-value per block of a norm below the noise."""
-    noise = noise_of(setting, exhibit.count)
-    return {block.name: _below(setting, exhibit.count, noise, block) for block in blocks_of(setting, exhibit)}
+def below_p(setting: Setting, exhibits: Sequence[Exhibit]) -> dict[str, Floats]:
+    """One-sided p-values per block of a norm below the noise, float64[n] each."""
+    laws = Laws(setting, counts_of(exhibits))
+    return {block.name: laws.below(block) for block in blocks_of(setting, exhibits)}
 
 
-def above_p(setting: Setting, exhibit: Exhibit) -> dict[str, float]:
-    """One-sided p-value per block of a norm above the bound of clipping."""
-    noise = noise_of(setting, exhibit.count)
-    return {block.name: _above(setting, exhibit.count, noise, block) for block in blocks_of(setting, exhibit)}
+def above_p(setting: Setting, exhibits: Sequence[Exhibit]) -> dict[str, Floats]:
+    """One-sided p-values per block of a norm above the bound of clipping, float64[n] each."""
+    laws = Laws(setting, counts_of(exhibits))
+    return {block.name: laws.above(block) for block in blocks_of(setting, exhibits)}
 
 
-def _below(setting: Setting, count: int, noise: Noise, block: Block) -> float:
-    statistic = block.energy / noise.least
-    if setting.steps == 1:
-        return float(stats.chi2.cdf(statistic, block.degrees))
-    edges, masses = _batches(setting, count, setting.steps - 1)
-    later = _signals(setting, count, noise.least, edges)
-    # The last mass is that of batches beyond every edge, for which nothing is claimed.
-    triangle = stats.chi2.cdf((math.sqrt(statistic) + np.sqrt(later)) ** 2, block.degrees)
-    worst = float(masses[:-1] @ triangle) + float(masses[-1])
-    last = float(stats.chi2.cdf(block.energy / noise.last_step, block.degrees))
-    return min(worst, last)
+def counts_of(exhibits: Sequence[Exhibit]) -> Integers:
+    """The released record counts, int64[n]."""
+    return np.array([one.count for one in exhibits], dtype=np.int64)
 
 
-def _above(setting: Setting, count: int, noise: Noise, block: Block) -> float:
-    edges, masses = _batches(setting, count, setting.steps)
-    signals = _signals(setting, count, noise.most, edges)
-    shares, parts = _caught(setting) if block.sketched else (np.ones(1), np.ones(1))
-    tails = chernoff(block.energy / noise.most, block.degrees, np.outer(shares, signals))
-    return min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
+def evidence_of(p: Floats) -> list[int]:
+    """`-log10 p` scaled and rounded down, towards not excluding."""
+    return [max(0, math.floor(value)) for value in (-1e6 * np.log10(np.minimum(1.0, p + SMALLEST_P))).tolist()]
+
+
+def limit_scores(name: str, limits: Floats, p: Floats) -> list[Score]:
+    """Limits with the evidence of their breach, a score of each silo."""
+    return [Score(name, scaled(limit), found) for limit, found in zip(limits.tolist(), evidence_of(p), strict=True)]
+
+
+class Laws:
+    """Both sides of the law for silos of the released record counts `counts` (int64[n]); 1 where it abstains."""
+
+    def __init__(self, setting: Setting, counts: Integers) -> None:
+        self._setting, self._silos = setting, len(counts)
+        self._known = np.flatnonzero(noise_of(setting, counts).gaussian >= COVERED)
+        self._counts = counts[self._known]
+        self._noise = noise_of(setting, self._counts)
+        self._edges, self._masses = _batches(setting, self._counts, setting.steps)
+        self._earlier = _batches(setting, self._counts, setting.steps - 1) if setting.steps > 1 else None
+
+    def below(self, block: Block) -> Floats:
+        """p-values of energies as low as these (float64[n])."""
+        return self._everybody(self._below(block.energy[self._known], block.degrees))
+
+    def above(self, block: Block) -> Floats:
+        """p-values of energies as high as these (float64[n])."""
+        return self._everybody(self._above(block.energy[self._known], block.degrees, block.sketched))
+
+    def _everybody(self, p: Floats) -> Floats:
+        found = np.ones(self._silos)
+        found[self._known] = p
+        return found
+
+    def _below(self, energy: Floats, degrees: int) -> Floats:
+        statistic = energy / self._noise.least
+        if self._earlier is None:
+            return np.asarray(special.chdtr(degrees, statistic), dtype=np.float64)
+        edges, masses = self._earlier
+        later = _signals(self._setting, self._counts, self._noise.least, edges)
+        # The last mass is that of batches beyond every edge, for which nothing is claimed.
+        triangle = special.chdtr(degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
+        worst = (masses[:, :-1] * triangle).sum(axis=1) + masses[:, -1]
+        last = special.chdtr(degrees, energy / self._noise.last_step)
+        return np.asarray(np.minimum(worst, last), dtype=np.float64)
+
+    def _above(self, energy: Floats, degrees: int, sketched: bool) -> Floats:
+        signals = _signals(self._setting, self._counts, self._noise.most, self._edges)
+        shares, parts = _caught(self._setting) if sketched else (np.ones(1), np.ones(1))
+        p = np.ones(len(energy))
+        statistics = energy / self._noise.most
+        # At or below the mean of pure noise every tail is 1. One silo at a time: its table fits the processor's cache.
+        for silo in np.flatnonzero(statistics > degrees):
+            tails = chernoff(float(statistics[silo]), degrees, np.outer(shares, signals[silo]))
+            masses = self._masses[silo]
+            p[silo] = min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
+        return p
 
 
 def chernoff(statistic: float, degrees: int, noncentral: Floats) -> Floats:
@@ -165,19 +234,23 @@ def chernoff(statistic: float, degrees: int, noncentral: Floats) -> Floats:
     return np.asarray(np.exp(np.minimum(exponent, 0.0)), dtype=np.float64)
 
 
-def _batches(setting: Setting, count: int, steps: int) -> tuple[Floats, Floats]:
-    """Edges of the number of records in `steps` batches, and masses: up to edge 0, between edges, beyond the last."""
-    trials = math.ceil(count + COUNT_QUANTILE * setting.count_noise) * steps
+def _batches(setting: Setting, counts: Integers, steps: int) -> tuple[Floats, Floats]:
+    """Edges of the number of records in `steps` batches, and masses: up to edge 0, between edges, beyond the last.
+
+    Float64[n, 61] and [n, 62], a row for each silo. An edge that rounding repeats has no mass.
+    """
+    trials = np.ceil(counts + COUNT_QUANTILE * setting.count_noise)[:, None] * steps
     rate = min(1.0, setting.sample_rate)
-    spread = math.sqrt(trials * rate * (1 - rate))
-    edges = np.unique(np.clip(np.ceil(trials * rate + np.linspace(-1, 9, 61) * spread), 0, trials))
+    spread = np.sqrt(trials * rate * (1 - rate))
+    edges = np.clip(np.ceil(trials * rate + np.linspace(-1, 9, 61) * spread), 0, trials)
     tails = stats.binom.sf(edges, trials, rate)
-    return edges, -np.diff(np.concatenate([[1.0], tails, [0.0]]))
+    whole, nothing = np.ones((len(trials), 1)), np.zeros((len(trials), 1))
+    return edges, -np.diff(np.concatenate([whole, tails, nothing], axis=1), axis=1)
 
 
-def _signals(setting: Setting, count: int, variance: float, records: Floats) -> Floats:
-    longest = setting.learning_rate * setting.clip * records / (setting.sample_rate * count)
-    return np.asarray((longest / setting.step) ** 2 / variance, dtype=np.float64)
+def _signals(setting: Setting, counts: Integers, variances: Floats, records: Floats) -> Floats:
+    longest = setting.learning_rate * setting.clip * records / (setting.sample_rate * counts[:, None])
+    return np.asarray(np.square(longest / setting.step) / variances[:, None], dtype=np.float64)
 
 
 def _caught(setting: Setting) -> tuple[Floats, Floats]:
@@ -189,40 +262,30 @@ def _caught(setting: Setting) -> tuple[Floats, Floats]:
     return shares, np.diff(stats.beta.cdf(np.concatenate([[0.0], shares]), folds / 2, (chunks - folds) / 2))
 
 
-def _projected(setting: Setting, folds: Integers) -> tuple[float, int]:
-    """Energy of the update's projection on the span of the signs, and its degrees of freedom."""
-    energy, degrees = 0.0, 0
-    for length in np.unique(setting.column_counts):
-        columns = folds[:, setting.column_counts == length].astype(np.float64)
-        signs = setting.signs[:, :length].astype(np.float64)
-        values, vectors = np.linalg.eigh(signs @ signs.T)
-        # Repeated or opposite sign rows make the Gram matrix singular; eigenvalues of ±1 rows are never this small.
-        kept = values > 1e-6 * setting.chunks
-        energy += float(((vectors[:, kept].T @ columns) ** 2 / values[kept, None]).sum())
-        degrees += int(kept.sum()) * columns.shape[1]
-    return energy, degrees
+def _onto(setting: Setting, length: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """Matrix [rank, F] whose rows map a column of that many chunks to unit normals, and which columns those are."""
+    signs = setting.signs[:, :length].astype(np.float64)
+    values, vectors = np.linalg.eigh(signs @ signs.T)
+    # Repeated or opposite sign rows make the Gram matrix singular; eigenvalues of ±1 rows are never this small.
+    kept = values > 1e-6 * setting.chunks
+    return vectors[:, kept].T / np.sqrt(values[kept, None]), setting.column_counts == length
 
 
-def _rounding(gaussian: float) -> tuple[float, float]:
+def _rounding(gaussian: Floats) -> tuple[Floats, Floats]:
     """Least and most variance that stochastic rounding adds to a coordinate of variance `gaussian`, any mean.
 
     Rounding adds `f(1-f)` at fraction f, which has the Fourier series `1/6 - (1/π²) Σ cos(2πkx)/k²`; a Gaussian damps
     term k by `exp(-2π²k²s²)`.
     """
     orders = np.arange(1, 20)
-    swing = float((np.exp(-2 * math.pi**2 * orders**2 * gaussian) / (math.pi * orders) ** 2).sum())
-    return max(0.0, 1 / 6 - swing), min(0.25, 1 / 6 + swing)
+    damped = np.exp(-2 * math.pi**2 * orders**2 * gaussian[..., None]) / (math.pi * orders) ** 2
+    swing = damped.sum(axis=-1)
+    return np.maximum(0.0, 1 / 6 - swing), np.minimum(0.25, 1 / 6 + swing)
 
 
-def _clipped(variance: float) -> float:
+def _clipped(variance: Floats) -> Floats:
     """Second moment of N(0, variance) clipped to ±LEVELS; a signal does not lower it."""
-    deviation = math.sqrt(variance)
-    edge = LEVELS / deviation
-    density = math.exp(-(edge**2) / 2) / math.sqrt(2 * math.pi)
-    inside = 1 - 2 * float(special.ndtr(-edge))
-    return variance * (inside - 2 * edge * density + edge**2 * (1 - inside))
-
-
-def _evidence(p: float) -> int:
-    """`-log10 p` scaled and rounded down, towards not excluding."""
-    return max(0, math.floor(-1e6 * math.log10(min(1.0, p + SMALLEST_P))))
+    edge = LEVELS / np.sqrt(variance)
+    density = np.exp(-np.square(edge) / 2) / math.sqrt(2 * math.pi)
+    inside = 1 - 2 * special.ndtr(-edge)
+    return np.asarray(variance * (inside - 2 * edge * density + np.square(edge) * (1 - inside)), dtype=np.float64)

@@ -12,13 +12,15 @@ silo is not told apart. All lengths are in clip norms of one embedding; nothing 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from defenses.evidence import Exhibit, Setting
+from defenses.leaveout import Integers, Ranking
 from protos.task import PROTOTYPE_GRID
 
 Floats = NDArray[np.float64]
@@ -26,6 +28,10 @@ Floats = NDArray[np.float64]
 FEWEST_RECORDS = 8
 FEWEST_OTHERS = 3
 """A consensus needs so many other silos: the median of two follows either of them."""
+PAIRED_UP_TO = 16
+"""Silos up to which every pair is judged by a consensus without both; that of more moves little with one of them."""
+_BLOCK = 256
+"""Rows of a matrix of silos times silos that are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,40 @@ class Means:
     values: Floats
     variances: Floats
     known: NDArray[np.bool_]
+
+    @cached_property
+    def weights(self) -> Floats:
+        """1/σ, 0 where unknown: the weights of the median that minimises Σ|x - m|/σ (float64[n, classes])."""
+        return np.where(self.known, 1 / np.sqrt(self.variances), 0.0)
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The values in order, for medians with silos left out."""
+        return Ranking(self.values, self.weights)
+
+    @cached_property
+    def without_each(self) -> Consensus:
+        """For every silo the consensus of the others."""
+        return consensus(self, np.arange(len(self.values))[:, None])
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What silos agree on when those of `without` (int64[m, k]) are left out.
+
+    `centre` [m, classes, embedding] with the variance `error` [m, classes] of a coordinate, infinite for a class that
+    fewer than FEWEST_OTHERS silos know; `between` [m] is the between-silo variance of a coordinate.
+    """
+
+    without: Integers
+    centre: Floats
+    error: Floats
+    between: Floats
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """bool[m, classes]"""
+        return np.isfinite(self.error)
 
 
 def shown(setting: Setting, exhibits: Sequence[Exhibit]) -> bool:
@@ -57,26 +97,24 @@ def means_of(setting: Setting, exhibits: Sequence[Exhibit]) -> Means:
     return Means(np.where(known[..., None], sums / safe[..., None], 0.0), variances, known)
 
 
-def consensus(means: Means, without: Sequence[int]) -> tuple[Floats, Floats]:
-    """Weighted median per coordinate over the silos not in `without`.
+def consensus(means: Means, without: Integers) -> Consensus:
+    """Weighted medians per coordinate over the silos that are left; no silo outweighs its share of records.
 
-    Weights are 1/σ (the median that minimises Σ|x - m|/σ), so no silo outweighs its share of records.
-
-    Returns:
-        Centre [classes, embedding] and its variance per coordinate [classes], infinite for classes that fewer than
-        FEWEST_OTHERS silos know.
+    Args:
+        means: of n silos.
+        without: int64[m, k], in each row different silos to leave out, k at most 2.
     """
-    others = np.setdiff1d(np.arange(len(means.values)), without)
-    if len(others) < FEWEST_OTHERS:
-        return np.zeros(means.values.shape[1:]), np.full(means.values.shape[1], np.inf)
-    weights = np.where(means.known[others], 1 / np.sqrt(means.variances[others]), 0.0)
-    total = weights.sum(axis=0)
-    voters = means.known[others].sum(axis=0)
+    silos, classes, embedding = means.values.shape
+    if silos - without.shape[1] < FEWEST_OTHERS:
+        nobody = np.full((len(without), classes), np.inf)
+        return Consensus(without, np.zeros((len(without), classes, embedding)), nobody, np.zeros(len(without)))
+    total = means.weights.sum(axis=0) - means.weights[without].sum(axis=1)
+    voters = means.known.sum(axis=0) - means.known[without].sum(axis=1)
     enough = voters >= FEWEST_OTHERS
-    centre = _weighted_median(means.values[others], weights)
     # Asymptotic variance of a median of normals, pi/2 times that of the mean with the same weights.
-    variance = np.where(enough, math.pi / 2 * voters / np.where(enough, total, 1.0) ** 2, np.inf)
-    return centre, variance
+    error = np.where(enough, math.pi / 2 * voters / np.where(enough, total, 1.0) ** 2, np.inf)
+    centre = means.ranking.medians(without)
+    return Consensus(without, centre, error, _between(means, without, centre, enough))
 
 
 def deviations(setting: Setting, means: Means) -> Floats:
@@ -84,20 +122,60 @@ def deviations(setting: Setting, means: Means) -> Floats:
 
     `(D - k) / sqrt(2k)` with D the sum of squares in own units over k coordinates; 0 where no class is known.
     """
-    return np.array([_deviation(setting, means, silo) for silo in range(len(means.values))])
+    others = means.without_each
+    classes = means.known & others.known
+    variances = np.where(classes, means.variances + others.error + others.between[:, None], 1.0)
+    squares = np.square(means.values - others.centre).sum(axis=2)
+    degrees = setting.embedding * classes.sum(axis=1)
+    distances = np.where(classes, squares / variances, 0.0).sum(axis=1)
+    return np.where(degrees > 0, (distances - degrees) / np.sqrt(2 * np.maximum(degrees, 1)), 0.0)
 
 
 def agreements(setting: Setting, means: Means) -> Floats:
     """Per silo the greatest z-score of agreement of its residual with another silo's (float64[n]).
 
-    Both residuals are from the consensus of the rest, whose error they share and which is taken off.
+    Both residuals are from the consensus of the rest, whose error they share and which is taken off. Above
+    PAIRED_UP_TO silos each residual is from the consensus of all others, where the other of the pair is one voter of
+    many: each draws the other's consensus towards itself, with normal values by 2/pi of the shared error. Twice that
+    is a little more than the error itself, so that nothing is taken off and the score errs on the low side.
     """
     silos = len(means.values)
-    scores = np.zeros((silos, silos))
-    for one in range(silos):
-        for other in range(one):
-            scores[one, other] = scores[other, one] = _agreement(setting, means, one, other)
-    return np.asarray(scores.max(axis=1, initial=0.0), dtype=np.float64)
+    scores = np.zeros(silos)
+    if silos <= PAIRED_UP_TO:
+        pairs = np.array([(one, other) for one in range(silos) for other in range(one)], dtype=np.int64).reshape(-1, 2)
+        found = _paired(setting, means, consensus(means, pairs))
+        np.maximum.at(scores, pairs.ravel(), np.repeat(found, 2))
+        return scores
+    for rows, block in _crossed(setting, means):
+        block[np.arange(len(rows)), rows] = -np.inf
+        scores[rows] = np.maximum(block.max(axis=1), 0.0)
+    return scores
+
+
+def _paired(setting: Setting, means: Means, rest: Consensus) -> Floats:
+    one, other = rest.without.T
+    classes = means.known[one] & means.known[other] & rest.known
+    shared = np.where(classes, rest.error, 0.0)
+    mine, theirs = (np.where(classes, means.variances[who] + rest.between[:, None], 0.0) for who in (one, other))
+    products = ((means.values[one] - rest.centre) * (means.values[other] - rest.centre)).sum(axis=2)
+    # Var of (a - e)(b - e) for independent normals a, b, e is (va + ve)(vb + ve) + ve².
+    spread = setting.embedding * ((mine + shared) * (theirs + shared) + shared**2).sum(axis=1)
+    agreed = np.where(classes, products, 0.0).sum(axis=1) - setting.embedding * shared.sum(axis=1)
+    return np.asarray(np.divide(agreed, np.sqrt(spread), out=np.zeros(len(agreed)), where=spread > 0), dtype=np.float64)
+
+
+def _crossed(setting: Setting, means: Means) -> Iterator[tuple[Integers, Floats]]:
+    """Rows of silos, and their agreement with every silo, float64[rows, n]."""
+    others = means.without_each
+    classes = means.known & others.known
+    errors = np.where(classes, others.error, 0.0)
+    whole = np.where(classes, means.variances + others.between[:, None], 0.0) + errors
+    residuals = np.where(classes[..., None], means.values - others.centre, 0.0).reshape(len(classes), -1)
+    for start in range(0, len(classes), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(classes)))
+        spread = setting.embedding * (whole[rows] @ whole.T + errors[rows] @ errors.T)
+        agreed = residuals[rows] @ residuals.T
+        yield rows, np.divide(agreed, np.sqrt(spread), out=np.zeros_like(agreed), where=spread > 0)
 
 
 def _sums(setting: Setting, exhibit: Exhibit) -> Floats:
@@ -106,50 +184,31 @@ def _sums(setting: Setting, exhibit: Exhibit) -> Floats:
     return exhibit.prototypes.astype(np.float64) / PROTOTYPE_GRID
 
 
-def _weighted_median(values: Floats, weights: Floats) -> Floats:
-    """Midpoint of lower and upper weighted median over axis 0; 0 where all weights are 0."""
-    order = np.argsort(values, axis=0, kind="stable")
-    ranked = np.take_along_axis(values, order, axis=0)
-    heaped = np.cumsum(np.take_along_axis(np.broadcast_to(weights[..., None], values.shape), order, axis=0), axis=0)
-    half = heaped[-1:] / 2
-    lower = np.argmax(heaped >= half * (1 - 1e-12), axis=0)[None]
-    upper = np.argmax(heaped > half * (1 + 1e-12), axis=0)[None]
-    both = np.take_along_axis(ranked, lower, axis=0) + np.take_along_axis(ranked, upper, axis=0)
-    return np.asarray(both[0] / 2, dtype=np.float64)
-
-
-def _between(means: Means, centre: Floats, error: Floats, judged: Sequence[int]) -> float:
+def _between(means: Means, without: Integers, centre: Floats, enough: NDArray[np.bool_]) -> Floats:
     """Between-silo variance per coordinate: median over the other silos of their excess over their own."""
-    excesses = []
-    for other in np.setdiff1d(np.arange(len(means.values)), judged):
-        classes = means.known[other] & np.isfinite(error)
-        if classes.any():
-            squares = np.square(means.values[other, classes] - centre[classes]).mean(axis=1)
-            excesses.append(float((squares - means.variances[other, classes]).mean()))
-    return max(0.0, float(np.median(excesses))) if excesses else 0.0
+    embedding = means.values.shape[2]
+    # Products of numbers about a common point lose fewer digits.
+    origin = means.ranking.medians(np.empty((1, 0), dtype=np.int64))[0]
+    values = np.where(means.known[..., None], means.values - origin, 0.0)
+    own = np.where(means.known, np.square(values).mean(axis=2) - means.variances, 0.0)
+    found = np.zeros(len(without))
+    for start in range(0, len(without), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        asked = enough[part].astype(np.float64)
+        centres = (centre[part] - origin) * asked[..., None]
+        cross = centres.reshape(len(asked), -1) @ values.reshape(len(values), -1).T
+        number = asked @ means.known.T
+        total = asked @ own.T + (np.square(centres).mean(axis=2)) @ means.known.T - 2 / embedding * cross
+        heard = number > 0
+        np.put_along_axis(heard, without[part], False, axis=1)
+        excesses = np.divide(total, number, out=np.full_like(total, np.inf), where=heard)
+        found[part] = np.maximum(_medians(excesses, heard.sum(axis=1)), 0.0)
+    return found
 
 
-def _deviation(setting: Setting, means: Means, silo: int) -> float:
-    centre, error = consensus(means, [silo])
-    classes = means.known[silo] & np.isfinite(error)
-    if not classes.any():
-        return 0.0
-    between = _between(means, centre, error, [silo])
-    variance = means.variances[silo, classes] + error[classes] + between
-    squares = np.square(means.values[silo, classes] - centre[classes]).sum(axis=1) / variance
-    degrees = setting.embedding * int(classes.sum())
-    return (float(squares.sum()) - degrees) / math.sqrt(2 * degrees)
-
-
-def _agreement(setting: Setting, means: Means, one: int, other: int) -> float:
-    centre, error = consensus(means, [one, other])
-    classes = means.known[one] & means.known[other] & np.isfinite(error)
-    if not classes.any():
-        return 0.0
-    between = _between(means, centre, error, [one, other])
-    mine, theirs = (means.variances[silo, classes] + between for silo in (one, other))
-    shared = error[classes]
-    products = (means.values[one, classes] - centre[classes]) * (means.values[other, classes] - centre[classes])
-    # Var of (a - e)(b - e) for independent normals a, b, e is (va + ve)(vb + ve) + ve².
-    spread = setting.embedding * float(((mine + shared) * (theirs + shared) + shared**2).sum())
-    return (float(products.sum()) - setting.embedding * float(shared.sum())) / math.sqrt(spread)
+def _medians(rows: Floats, numbers: Integers) -> Floats:
+    """Median of the `numbers` smallest of each row, 0 where there are none; the others are infinite."""
+    ranked = np.sort(rows, axis=1)
+    middle = np.stack([np.maximum(numbers - 1, 0) // 2, np.minimum(numbers // 2, rows.shape[1] - 1)], axis=1)
+    found = np.take_along_axis(ranked, middle, axis=1).mean(axis=1)
+    return np.where(numbers > 0, found, 0.0)

@@ -52,7 +52,10 @@ class Plain:
         self, setting: Setting, exhibits: Sequence[Exhibit], history: History | None = None
     ) -> tuple[Scored, ...]:
         """Records the estimated norm of each update, in model units."""
-        return tuple(Scored(one.silo, one.count, (fact("norm", blocks_of(setting, one)[0].norm),)) for one in exhibits)
+        norms = blocks_of(setting, exhibits)[0].norm if exhibits else ()
+        return tuple(
+            Scored(one.silo, one.count, (fact("norm", float(norm)),)) for one, norm in zip(exhibits, norms, strict=True)
+        )
 
     def opine(self, scored: Sequence[Scored], rules: Rules) -> tuple[Opinion, ...]:
         """No doubts."""

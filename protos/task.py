@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from protos.codec import Between, Digest, Name, Natural, Positive, Text, digest_of
+from protos.codec import Between, Digest, Matching, Name, Natural, Positive, Text, digest_of
 
 MICRO = 1_000_000
 NANO = 1_000_000_000
 PROTOTYPE_GRID = 1024
 """Integer units per clip norm of a prototype: one record moves the released sums by at most this L2 norm."""
+LEAST_STEP_LOG2 = -60
 Rate = Annotated[int, Between(1, MICRO)]
+Schedule = Annotated[str, Matching("constant|cosine")]
+"""How the learning rate goes over the rounds (`audit.schedule`)."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that the silos' factory of that `kind` builds; `sizes` are layer widths, input first."""
+    """A model that the silos' factory of that `kind` builds; `sizes` are layer widths, input first.
+
+    `features` is the SHA-256 of the file of fixed public features that stand before it, None for raw records.
+    """
 
     kind: Name
     sizes: tuple[Positive, ...]
     activation: Name
+    features: Digest | None = None
 
 
 @dataclass(frozen=True)
@@ -117,9 +124,10 @@ class Task:
     evaluation_noise_micro: Positive
     evaluation_every: Positive
     budget: Budget
-    step_log2: Annotated[int, Between(-60, 20)]
+    step_log2: Annotated[int, Between(LEAST_STEP_LOG2, 20)]
     folds: Annotated[int, Between(2, 8)]
     search: SearchRule | None = None
+    schedule: Schedule = "constant"
 
     @property
     def digest(self) -> str:

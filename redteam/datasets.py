@@ -102,8 +102,16 @@ def loans(directory: Path) -> Dataset:
     )  # fmt: skip
 
 
+def mnist_features(directory: Path) -> Dataset:
+    """MNIST without its root part, through fixed public features; see `redteam.featured`."""
+    from redteam import featured
+
+    return featured.mnist_features(directory)[0]
+
+
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "mnist": mnist,
+    "mnist_features": mnist_features,
     "fashion_mnist": fashion_mnist,
     "mnist_by_writer": mnist_by_writer,
     "loans": loans,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from silo.errors import BadData, BadTask, SiloError
+from silo.errors import BadData, BadExtractor, BadTask, SiloError
 from silo.link import BadInvitation, BadSiloDirectory
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         options.command(options)
         sys.stdout.flush()
-    except (_Usage, BadData, BadTask, BadSiloDirectory, BadInvitation) as error:
+    except (_Usage, BadData, BadExtractor, BadTask, BadSiloDirectory, BadInvitation) as error:
         return _fail(error, UNUSABLE)
     except SiloError as error:
         return _fail(error, REFUSED)
@@ -119,6 +119,7 @@ def _add_run(commands: Any) -> None:
     parser = _add(commands, "run", _run, "take part until training is done; may be killed and started again")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="the records; they stay here")
     parser.add_argument("--adapter", default="numpy", help="how FILE is read (default numpy: .npz with x and y)")
+    parser.add_argument("--features", type=Path, metavar="FEATURES.npz", help="fixed features, where the task has some")
     parser.add_argument(
         "--ledger", type=Path, metavar="FILE", help="privacy ledger of these data (default beside FILE)"
     )
@@ -142,6 +143,12 @@ def _add_task(commands: Any) -> None:
         metavar="FILE.npz",
         help="public examples (x and y, 30 a class suffice); without them nobody searches the model for triggers",
     )
+    features = _command(tasks, "features", _features, "learn fixed features on public images, which are no records")
+    features.add_argument("images", type=Path, metavar="IMAGES.npz", help="array x [n, height, width], grey in [0, 1]")
+    features.add_argument("out", type=Path, metavar="FEATURES.npz")
+    features.add_argument("--keep", type=int, default=400, metavar="N", help="principal components (default 400)")
+    features.add_argument("--groups", type=int, metavar="N", help="groups of channels (default: each channel its own)")
+    features.add_argument("--whiten", type=float, default=0.5, metavar="P", help="0 none, 1 full (default 0.5)")
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -201,7 +208,16 @@ def _work(options: argparse.Namespace) -> Work:
     minimum = default.privacy_minimum if options.privacy_minimum is None else options.privacy_minimum
     ledger = options.ledger or options.data.with_name(options.data.name + ".ledger")
     policy = LocalPolicy(quorum, minimum)
-    return Work(options.directory, options.data, ledger, policy, options.adapter, options.address, options.sum)
+    return Work(
+        options.directory,
+        options.data,
+        ledger,
+        policy,
+        options.adapter,
+        options.address,
+        options.sum,
+        features=options.features,
+    )
 
 
 class _Report:
@@ -296,6 +312,15 @@ def _pack(options: argparse.Namespace) -> None:
     search = "" if task.search else " Without --root nobody will search the model for triggers."
     text = f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}."
     _print(options, facts, text + search)
+
+
+def _features(options: argparse.Namespace) -> None:
+    from silo.features import fit_file
+
+    extractor = fit_file(options.images, options.out, options.keep, options.groups, options.whiten)
+    facts = {"features": extractor.digest, "outputs": extractor.outputs}
+    note = f'Wrote {options.out}: put features = "{extractor.digest}" and {extractor.outputs} inputs into the model.'
+    _print(options, facts, note)
 
 
 def _confirm(question: str) -> None:

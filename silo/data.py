@@ -24,19 +24,26 @@ HOLDOUT_SHARE = 8
 
 @dataclass(frozen=True)
 class Records:
-    """Checked records: features float32[n, inputs], labels int64[n], and the same of the hold-out."""
+    """Checked records: features float32[n, inputs], labels int64[n], and the same of the hold-out.
+
+    `extractor` is the digest of the fixed features that they went through, None for raw records.
+    """
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     holdout_features: NDArray[np.float32]
     holdout_labels: NDArray[np.int64]
+    extractor: str | None = None
 
-    def require_fit(self, inputs: int, classes: int) -> None:
+    def require_fit(self, inputs: int, classes: int, extractor: str | None = None) -> None:
         """Check the records against the task's model.
 
         Raises:
             BadData: names what does not fit.
         """
+        if self.extractor != extractor:
+            wanted = f"give the file with SHA-256 {extractor}" if extractor else "give none"
+            raise BadData(f"the task's features are not those of these records: {wanted} as --features")
         for part, features, labels in (
             ("training", self.features, self.labels),
             ("hold-out", self.holdout_features, self.holdout_labels),

@@ -9,6 +9,10 @@ class BadData(SiloError):
     """Raised for records that do not fit the task or are not finite; correct the data file, nothing was charged."""
 
 
+class BadExtractor(SiloError):
+    """Raised for a file of fixed features that is damaged or not the task's; fetch the one that the task names."""
+
+
 class BadTask(SiloError):
     """Raised for a task description with missing, unknown or ill-valued entries; correct the named entry."""
 

@@ -33,7 +33,7 @@ _REQUIRED = frozenset(
     {"name", "model", "rounds", "sample_rate", "steps", "learning_rate", "clip"}
     | {"evaluation_noise", "counts_noise", "epsilon", "delta", "range", "folds"}
 )
-_OPTIONAL = frozenset({"prototypes", "evaluation_every", "seed", "search"})
+_OPTIONAL = frozenset({"prototypes", "evaluation_every", "schedule", "search", "seed"})
 _SEARCH = {"every": 2, "success": 0.2, "checkers": 21, "memory": 50, "level": 0.01}
 """Defaults: up to 21 silos attribute a find, which are all of them in a small federation."""
 
@@ -42,11 +42,12 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, 
     """The task and its first model from a description.
 
     Args:
-        spec: `name`, `model` (`kind`, `sizes`, `activation`), `rounds`, `sample_rate`, `steps`, `learning_rate`,
-            `clip`, `evaluation_noise` and `counts_noise` (multipliers), `epsilon`, `delta`, `range` (the largest
-            coordinate of an update that is not cut), `folds`; optionally `prototypes` (`clip`, `noise`, `every`),
-            `evaluation_every` (1: every round), a public `seed`, and `search` (`every`, `success`, `checkers`,
-            `memory`, `level`, each optional; see `SearchRule`), which needs a root set.
+        spec: `name`, `model` (`kind`, `sizes`, `activation`, optionally `features`: the SHA-256 of a file of fixed
+            features), `rounds`, `sample_rate`, `steps`, `learning_rate`, `clip`, `evaluation_noise` and `counts_noise`
+            (multipliers), `epsilon`, `delta`, `range` (the largest coordinate of an update that is not cut), `folds`;
+            optionally `prototypes` (`clip`, `noise`, `every`), `evaluation_every` (1: every round), `schedule` of the
+            learning rate (`constant`, or `cosine` over the rounds), a public `seed`, and `search` (`every`, `success`,
+            `checkers`, `memory`, `level`, each optional; see `SearchRule`), which needs a root set.
         root: the public root set. Without it nobody searches the model.
 
     Returns:
@@ -76,6 +77,7 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, 
         step_log2=step_log2(float(_number(spec["range"], "range"))),
         folds=_integer(spec["folds"], "folds"),
         search=_search(spec.get("search"), root, model_spec),
+        schedule=_text(spec.get("schedule", "constant"), "schedule"),
     )
     return _with_solved_noise(_checked(draft)), model
 
@@ -109,11 +111,14 @@ def _checked(task: Task) -> Task:
 
 
 def _model_spec(value: Any) -> ModelSpec:
-    entry = _table(value, "model", {"kind", "sizes", "activation"})
+    entry = _table(value, "model", {"kind", "sizes", "activation"}, frozenset({"features"}))
     if not isinstance(entry["sizes"], list | tuple):
         raise BadTask("task: model.sizes must be a list of layer widths, inputs first")
     sizes = tuple(_integer(size, "model.sizes") for size in entry["sizes"])
-    spec = ModelSpec(_text(entry["kind"], "model.kind"), sizes, _text(entry["activation"], "model.activation"))
+    features = _text(entry["features"], "model.features") if "features" in entry else None
+    spec = ModelSpec(
+        _text(entry["kind"], "model.kind"), sizes, _text(entry["activation"], "model.activation"), features
+    )
     try:
         return codec.decode(ModelSpec, codec.encode(spec) | {"sizes": list(sizes)})
     except MalformedMessage as error:
@@ -158,10 +163,10 @@ def _search(value: Any, root: Root | None, spec: ModelSpec) -> SearchRule | None
     )
 
 
-def _table(value: Any, name: str, keys: set[str]) -> Mapping[str, Any]:
+def _table(value: Any, name: str, keys: set[str], optional: frozenset[str] = frozenset()) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise BadTask(f"task: {name} must be a table with {', '.join(sorted(keys))}")
-    _require_keys(value, name, frozenset(keys), frozenset())
+    _require_keys(value, name, frozenset(keys), optional)
     return value
 
 

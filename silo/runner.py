@@ -41,9 +41,9 @@ _PAUSE_S = 0.5
 class Work:
     """What `run` was asked to do. The ledger belongs to the data, not the directory: enrolling again resets nothing.
 
-    `sums` names the scheme of the secure sum, the same at every silo. `trainer` stands in for
-    `silo.trainer.trainer_for`, `link` wraps the link to the coordinator; the command line never sets these two (the red
-    team and the benchmark of a round do).
+    `sums` names the scheme of the secure sum, the same at every silo; `features` is the file of fixed features that the
+    task names, if it names one. `trainer` stands in for `silo.trainer.trainer_for`, `link` wraps the link to the
+    coordinator; the command line never sets these two (the red team and the benchmark of a round do).
     """
 
     directory: Path
@@ -55,6 +55,7 @@ class Work:
     sums: str = "ckks"
     trainer: Callable[[Task, Records, Entropy], Trainer] | None = None
     link: Callable[[Link], Link] | None = None
+    features: Path | None = None
 
 
 def run(work: Work, report: Callable[[Session, Progress], None]) -> bool:
@@ -71,10 +72,20 @@ def run(work: Work, report: Callable[[Session, Progress], None]) -> bool:
         SiloError: says what the operator has to mend.
     """
     memory.keep_little()
-    records = open_source(work.adapter, work.data).load()
+    records = load_records(work)
     with locked(work.directory), _stopping() as stop, _opened(work, records) as session:
         _write_run_file(work)
         return _take_turns(session, stop, report)
+
+
+def load_records(work: Work) -> Records:
+    """The records, through the file of fixed features where there is one."""
+    source = open_source(work.adapter, work.data)
+    if work.features is None:
+        return source.load()
+    from silo.features import ExtractedSource, load
+
+    return ExtractedSource(source, load(work.features)).load()
 
 
 def open_link(directory: Path, address: str | None = None) -> GrpcLink:

@@ -95,7 +95,7 @@ def trainer_for(task: Task, records: Records, entropy: Entropy) -> Trainer:
         BadData: the records do not fit the task.
         UnsuitableModel: this build cannot train the model, or builds it with another layout than the task's.
     """
-    records.require_fit(task.model.sizes[0], task.layout.classes)
+    records.require_fit(task.model.sizes[0], task.layout.classes, task.model.features)
     return _family(task.model).trainer(task.model, records, entropy)
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from audit.history import History
-from audit.ranges import LEAST_STEP_LOG2, smallest_step, squared_noise, squared_signal, step_of
+from audit.ranges import smallest_step, squared_noise, squared_signal, step_of
 from crypto import sketch
 from crypto.packing import LEVELS, Packing
-from protos.task import MICRO, Training
+from protos.task import LEAST_STEP_LOG2, MICRO, Training
 from tests.crypto.conftest import make_layout
 from tests.integration.bench import bench
 from tests.integration.federation import SILOS
@@ -93,9 +93,9 @@ def test_first_plans_have_the_range_of_the_task_and_later_ones_that_of_noise_and
         assert _cut(history, view.plan.round, federation.sessions) == 0
 
     _voided(history, 4)
-    assert step_of(history) == steps[3]
+    assert step_of(history, history.genesis.task.training) == steps[3]
     _voided(history, 1, 2, 3)
-    assert step_of(history) == limit
+    assert step_of(history, history.genesis.task.training) == limit
 
 
 def _voided(history: History, *numbers: int) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crypto.packing import Packing
+from crypto.packing import FIELDS_PER_CHUNK, Packing
 from crypto.sketch import sketch
 from defenses.attribution import (
     AFTER,
@@ -80,7 +80,7 @@ def test_sketched_directions_are_the_rounds_own_linear_map() -> None:
     rng = np.random.default_rng(1)
     one, rows = setting(rng), unit_rows(rng)
     found = sketched(rows, PACKING, one.signs)
-    table = np.zeros((PACKING.body_chunks + PACKING.output_chunks, 4096))
+    table = np.zeros((PACKING.chunks, FIELDS_PER_CHUNK))
     table.reshape(-1)[PACKING.places] = rows[4]
     folds = one.signs.astype(float) @ table[: PACKING.body_chunks, : PACKING.width]
     assert found.folds[4] == pytest.approx(folds * DIRECTION_SCALE, abs=PACKING.body_chunks)
@@ -95,7 +95,7 @@ def test_a_contribution_is_the_updates_projection_on_a_unit_vector() -> None:
     body = np.zeros(SIZE)
     for chunk in range(one.chunks):
         for column in range(one.width):
-            place = np.flatnonzero(PACKING.places == chunk * 4096 + column)
+            place = np.flatnonzero(PACKING.places == chunk * FIELDS_PER_CHUNK + column)
             body[place] = one.signs[:, chunk] @ folds[:, column]
     body[-OUTPUT:] = one.chunks * past.directions.output[TARGET]
     vector = body / np.linalg.norm(body)

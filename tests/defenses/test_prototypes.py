@@ -31,7 +31,7 @@ def test_consensus_is_the_weighted_median_without_the_judged(round_with_prototyp
     setting, exhibits = round_with_prototypes
     exhibits = [replace(one, classes=one.classes + 7 * place) for place, one in enumerate(exhibits)]
     means = means_of(setting, exhibits)
-    centre, _ = consensus(means, [2])
+    centre = consensus(means, np.array([[2]])).centre[0]
     others = [0, 1, 3, 4, 5, 6, 7]
     for label, dimension in [(0, 0), (3, 17), (9, 31)]:
         weights = 1 / np.sqrt(means.variances[others, label])
@@ -81,7 +81,7 @@ def test_reflected_prototypes_keep_their_distance_and_agree_with_each_other(
     means = means_of(setting, exhibits)
     planned = np.stack([0.45 * direction(setting.embedding, rng) for _ in range(setting.classes)])
     for silo in (1, 5):
-        centre, _ = consensus(means, [1, 5])
+        centre = consensus(means, np.array([[1, 5]])).centre[0]
         # The natural residual of poisoned training, mirrored at the consensus as BAPFL does.
         poisoned = centre + planned
         reflected = 2 * centre - poisoned
@@ -96,7 +96,7 @@ def test_reflected_prototypes_keep_their_distance_and_agree_with_each_other(
 def test_mirroring_a_single_silo_changes_no_distance(round_with_prototypes: Round) -> None:
     setting, exhibits = round_with_prototypes
     means = means_of(setting, exhibits)
-    centre, _ = consensus(means, [4])
+    centre = consensus(means, np.array([[4]])).centre[0]
     mirrored = means.values.copy()
     mirrored[4] = 2 * centre - mirrored[4]
     before = deviations(setting, means)[4]

@@ -1,0 +1,181 @@
+"""The Guard's scores silo by silo and pair by pair, as they are defined: oracles of the forms that take all at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special, stats
+
+from defenses.consistency import CONFIDENCE
+from defenses.evidence import Exhibit, Setting
+from defenses.laws import COUNT_QUANTILE, COVERED, LEVELS, SMALLEST_P, chernoff
+from defenses.prototypes import FEWEST_OTHERS, Means
+
+Variances = tuple[float, float, float, float]
+
+
+def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Midpoint of lower and upper weighted median over axis 0; values [n, classes, embedding], weights [n, classes]."""
+    order = np.argsort(values, axis=0, kind="stable")
+    ranked = np.take_along_axis(values, order, axis=0)
+    heaped = np.cumsum(np.take_along_axis(np.broadcast_to(weights[..., None], values.shape), order, axis=0), axis=0)
+    half = heaped[-1:] / 2
+    lower = np.argmax(heaped >= half * (1 - 1e-12), axis=0)[None]
+    upper = np.argmax(heaped > half * (1 + 1e-12), axis=0)[None]
+    return (np.take_along_axis(ranked, lower, axis=0) + np.take_along_axis(ranked, upper, axis=0))[0] / 2
+
+
+def consensus(means: Means, without: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Centre [classes, embedding] and the variance of its coordinates [classes]."""
+    others = np.setdiff1d(np.arange(len(means.values)), without)
+    if len(others) < FEWEST_OTHERS:
+        return np.zeros(means.values.shape[1:]), np.full(means.values.shape[1], np.inf)
+    weights = np.where(means.known[others], 1 / np.sqrt(means.variances[others]), 0.0)
+    total = weights.sum(axis=0)
+    voters = means.known[others].sum(axis=0)
+    enough = voters >= FEWEST_OTHERS
+    variance = np.where(enough, math.pi / 2 * voters / np.where(enough, total, 1.0) ** 2, np.inf)
+    return weighted_median(means.values[others], weights), variance
+
+
+def between(means: Means, centre: np.ndarray, error: np.ndarray, judged: Sequence[int]) -> float:
+    excesses = []
+    for other in np.setdiff1d(np.arange(len(means.values)), judged):
+        classes = means.known[other] & np.isfinite(error)
+        if classes.any():
+            squares = np.square(means.values[other, classes] - centre[classes]).mean(axis=1)
+            excesses.append(float((squares - means.variances[other, classes]).mean()))
+    return max(0.0, float(np.median(excesses))) if excesses else 0.0
+
+
+def deviation(means: Means, silo: int) -> float:
+    centre, error = consensus(means, [silo])
+    classes = means.known[silo] & np.isfinite(error)
+    if not classes.any():
+        return 0.0
+    variance = means.variances[silo, classes] + error[classes] + between(means, centre, error, [silo])
+    squares = np.square(means.values[silo, classes] - centre[classes]).sum(axis=1) / variance
+    degrees = centre.shape[1] * int(classes.sum())
+    return (float(squares.sum()) - degrees) / math.sqrt(2 * degrees)
+
+
+def agreement(means: Means, one: int, other: int) -> float:
+    centre, error = consensus(means, [one, other])
+    classes = means.known[one] & means.known[other] & np.isfinite(error)
+    if not classes.any():
+        return 0.0
+    added = between(means, centre, error, [one, other])
+    mine, theirs = (means.variances[silo, classes] + added for silo in (one, other))
+    shared, embedding = error[classes], centre.shape[1]
+    products = (means.values[one, classes] - centre[classes]) * (means.values[other, classes] - centre[classes])
+    spread = embedding * float(((mine + shared) * (theirs + shared) + shared**2).sum())
+    return (float(products.sum()) - embedding * float(shared.sum())) / math.sqrt(spread)
+
+
+def agreements(means: Means) -> list[float]:
+    silos = range(len(means.values))
+    return [max([0.0, *(agreement(means, one, other) for other in silos if other != one)]) for one in silos]
+
+
+def unexplained(setting: Setting, exhibits: Sequence[Exhibit], means: Means, silo: int) -> float:
+    """Length of the output weight's update off the span of the prototypes, by a basis of what is orthogonal to it."""
+    centre, error = consensus(means, [silo])
+    if not np.isfinite(error).any():
+        return 0.0
+    rows = np.concatenate([centre[np.isfinite(error)], means.values[silo, means.known[silo]]])
+    rows = rows[: setting.embedding * 3 // 4]
+    _, values, vectors = np.linalg.svd(rows, full_matrices=True)
+    free = vectors[int((values > 1e-6 * values.max()).sum()) :].T
+    weight = exhibits[silo].output[: setting.classes * setting.embedding].reshape(setting.classes, setting.embedding)
+    degrees = setting.classes * free.shape[1]
+    variance = variances(setting, exhibits[silo].count)[2]
+    signal = max(0.0, float(np.square(weight @ free).sum()) / variance - degrees)
+    low = signal - CONFIDENCE * math.sqrt(2 * degrees + 4 * signal)
+    return math.sqrt(max(0.0, low) * variance) * setting.step / setting.signal_bound
+
+
+def excess(lengths: np.ndarray) -> list[float]:
+    return [length - float(np.median(np.delete(lengths, place))) for place, length in enumerate(lengths)]
+
+
+def variances(setting: Setting, count: int) -> Variances:
+    """Gaussian, least, most and last step's variance of one coordinate in squared steps."""
+    one_step = setting.learning_rate * setting.noise_multiplier * setting.clip / (setting.sample_rate * count)
+    last = (one_step / setting.step) ** 2
+    gaussian = last * setting.steps
+    swing = sum(math.exp(-2 * math.pi**2 * k**2 * gaussian) / (math.pi * k) ** 2 for k in range(1, 20))
+    low, high = max(0.0, 1 / 6 - swing), min(0.25, 1 / 6 + swing)
+    return gaussian, clipped(gaussian) + low, gaussian + high, clipped(last) + low
+
+
+def clipped(variance: float) -> float:
+    edge = LEVELS / math.sqrt(variance)
+    inside = 1 - 2 * float(special.ndtr(-edge))
+    density = math.exp(-(edge**2) / 2) / math.sqrt(2 * math.pi)
+    return variance * (inside - 2 * edge * density + edge**2 * (1 - inside))
+
+
+def law(setting: Setting, exhibit: Exhibit) -> dict[str, float]:
+    """Evidence of every law on norms, in scaled units, before it is rounded down."""
+    found = {}
+    noise = variances(setting, exhibit.count)
+    for name, energy, degrees, sketched in blocks(setting, exhibit):
+        covered = noise[0] >= COVERED
+        found[f"{name}-below"] = evidence(below(setting, exhibit.count, noise, energy, degrees) if covered else 1.0)
+        p = above(setting, exhibit.count, noise, energy, degrees, sketched) if covered else 1.0
+        found[f"{name}-above"] = evidence(p)
+    return found
+
+
+def blocks(setting: Setting, exhibit: Exhibit) -> list[tuple[str, float, int, bool]]:
+    energy, degrees = 0.0, 0
+    for column, length in zip(exhibit.folds.T.astype(float), setting.column_counts, strict=True):
+        values, vectors = np.linalg.eigh(setting.signs[:, :length].astype(float) @ setting.signs[:, :length].T)
+        kept = values > 1e-6 * setting.chunks
+        energy += float(((vectors[:, kept].T @ column) ** 2 / values[kept]).sum())
+        degrees += int(kept.sum())
+    if not setting.output_size:
+        return [("body", energy, degrees, True)]
+    exact = float(np.square(exhibit.output.astype(float)).sum())
+    whole = ("norm", energy + exact, degrees + setting.output_size, False)
+    return [whole, ("output", exact, setting.output_size, False), ("body", energy, degrees, True)]
+
+
+def below(setting: Setting, count: int, noise: Variances, energy: float, degrees: int) -> float:
+    if setting.steps == 1:
+        return float(stats.chi2.cdf(energy / noise[1], degrees))
+    edges, masses = batches(setting, count, setting.steps - 1)
+    later = signals(setting, count, noise[1], edges)
+    triangle = stats.chi2.cdf((math.sqrt(energy / noise[1]) + np.sqrt(later)) ** 2, degrees)
+    return min(float(masses[:-1] @ triangle) + float(masses[-1]), float(stats.chi2.cdf(energy / noise[3], degrees)))
+
+
+def above(setting: Setting, count: int, noise: Variances, energy: float, degrees: int, sketched: bool) -> float:
+    edges, masses = batches(setting, count, setting.steps)
+    found = signals(setting, count, noise[2], edges)
+    shares, parts = np.ones(1), np.ones(1)
+    if sketched and setting.chunks > setting.folds:
+        shares = np.linspace(0, 1, 101)[1:]
+        law = stats.beta(setting.folds / 2, (setting.chunks - setting.folds) / 2)
+        parts = np.diff(law.cdf(np.concatenate([[0.0], shares])))
+    tails = chernoff(energy / noise[2], degrees, np.outer(shares, found))
+    return min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
+
+
+def batches(setting: Setting, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    trials = math.ceil(count + COUNT_QUANTILE * setting.count_noise) * steps
+    rate = min(1.0, setting.sample_rate)
+    spread = math.sqrt(trials * rate * (1 - rate))
+    edges = np.unique(np.clip(np.ceil(trials * rate + np.linspace(-1, 9, 61) * spread), 0, trials))
+    return edges, -np.diff(np.concatenate([[1.0], stats.binom.sf(edges, trials, rate), [0.0]]))
+
+
+def signals(setting: Setting, count: int, variance: float, records: np.ndarray) -> np.ndarray:
+    longest = setting.learning_rate * setting.clip * records / (setting.sample_rate * count)
+    return (longest / setting.step) ** 2 / variance
+
+
+def evidence(p: float) -> float:
+    return max(0.0, -1e6 * math.log10(min(1.0, p + SMALLEST_P)))

@@ -1,0 +1,213 @@
+"""Benchmark of the defences: `python -m tools.bench_defenses [--quick] [--csv FILE]` (`make bench-defenses`).
+
+Every defence of the registry judges rounds of n honest silos: MNIST's network of 101,770 parameters in four folds, with
+output layer and prototypes. Times are processor seconds of one `decide`, the fastest of several (a busy machine
+disturbs them least); memory is the peak above what the exhibits hold. FLAME stands beside them twice: its filter on
+sketches, as in the registry, and whole, on updates in plaintext, which is what its authors describe. Bytes are what a
+silo sends for the coordinator to read; all rules read the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from crypto.packing import Packing
+from defenses import registry
+from defenses.decide import decide
+from defenses.errors import DefenseError
+from defenses.evidence import Exhibit, Setting
+from defenses.laws import noise_of
+from defenses.mixing import flame
+from protos.task import PROTOTYPE_GRID, Layout, TensorSpec
+
+OUT = Path("build/bench/defenses.json")
+SILOS = (10, 100, 1000)
+REFERENCE, WHOLE = "flame-filter", "flame (plaintext, whole)"
+GOAL_RATIO, GOAL_SECONDS = 2.0, 10.0
+EMBEDDING, CLASSES, INPUTS, FOLDS = 128, 10, 784, 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cost of one defence at one number of silos. Ratios are to FLAME's filter and to FLAME whole."""
+
+    defense: str
+    silos: int
+    seconds: float
+    slowest: float
+    megabytes: float
+    bytes_per_silo: int
+    to_filter: float | None
+    to_flame: float | None
+    note: str = ""
+
+
+def a_round(silos: int, seed: int = 1) -> tuple[Setting, list[Exhibit]]:
+    """A round of honest silos with 300 to 3,000 records each: noise of DP-SGD and prototypes about common centres."""
+    rng = np.random.default_rng(seed)
+    packing = Packing.of(_layout(), FOLDS)
+    setting = Setting(
+        learning_rate=2.0, clip=1.0, noise_multiplier=1.0, sample_rate=0.1, steps=10, step=2.0**-9,
+        column_counts=packing.column_counts, folds=FOLDS,
+        signs=rng.choice(np.array([-1, 1], dtype=np.int8), (FOLDS, packing.body_chunks)),
+        body_size=packing.size - packing.output_size, output_size=packing.output_size, embedding=EMBEDDING,
+        classes=CLASSES, prototype_clip=1.0, prototype_noise=3.0, floor=0.5, cap=2.0,
+        total_weight=1024, fdr=0.01, count_noise=5.0,
+    )  # fmt: skip
+    centres = rng.normal(0, 0.5 / np.sqrt(EMBEDDING), (CLASSES, EMBEDDING))
+    return setting, [_exhibit(setting, f"silo{place:04d}", centres, rng) for place in range(silos)]
+
+
+def measure(name: str, silos: int, repetitions: int) -> tuple[list[float], float, str]:
+    """Processor seconds of each repetition, peak megabytes, and why the rule refused, if it did."""
+    setting, exhibits = a_round(silos)
+    # Integer weights need W at least some times n; the policy's 1,024 do not go round among a thousand silos.
+    setting = replace(setting, total_weight=1024 * max(1, silos // 50))
+    try:
+        return (*timed(lambda: decide(setting, exhibits, name, {}), repetitions), "")
+    except DefenseError as error:
+        return [], 0.0, str(error)[:120]
+
+
+def timed(work: Callable[[], object], repetitions: int) -> tuple[list[float], float]:
+    """Processor seconds of each run after a first one, whose peak memory in megabytes is the second value."""
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    seconds = []
+    for _ in range(repetitions):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return seconds, peak
+
+
+def measured(silos: Sequence[int], repetitions: int) -> list[Row]:
+    """All rows: every defence of the registry and FLAME whole, at every number of silos."""
+    rows = []
+    for number in silos:
+        sent = _bytes_sent(number)
+        rng = np.random.default_rng(2)
+        updates = rng.normal(size=(number, _layout().size))
+        whole, memory = timed(lambda u=updates, n=number, r=rng: flame(u, np.ones(n), r), repetitions)  # type: ignore[misc]
+        del updates
+        found = {name: measure(name, number, repetitions) for name in registry.names()}
+        by_filter = min(found[REFERENCE][0])
+        for name, (seconds, peak, note) in [*found.items(), (WHOLE, (whole, memory, "reads updates in plaintext"))]:
+            size = 4 * _layout().size if name == WHOLE else sent
+            if not seconds:
+                rows.append(Row(name, number, 0.0, 0.0, 0.0, size, None, None, note))
+                continue
+            best = min(seconds)
+            ratios = round(best / by_filter, 3), round(best / min(whole), 3)
+            rows.append(Row(name, number, round(best, 5), round(max(seconds), 5), round(peak, 2), size, *ratios, note))
+    return rows
+
+
+def entries(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """The rows as `table`, `row`, `metric`, `goal`, `measured`, `low`, `high`."""
+    made: list[dict[str, object]] = []
+    for row in rows:
+        guard = row.defense == "guard"
+        goals = {
+            "seconds": GOAL_SECONDS if guard and row.silos == 1000 else None,
+            "ratio to FLAME whole": GOAL_RATIO if guard and row.silos == 100 else None,
+            "ratio to FLAME's filter": GOAL_RATIO if guard and row.silos == 100 else None,
+        }
+        values = {
+            "seconds": row.seconds, "megabytes": row.megabytes, "bytes per silo": row.bytes_per_silo,
+            "ratio to FLAME whole": row.to_flame, "ratio to FLAME's filter": row.to_filter,
+        }  # fmt: skip
+        for metric, value in values.items():
+            if value is None or (row.note and row.defense != WHOLE):
+                continue
+            spread = (row.seconds, row.slowest) if metric == "seconds" else (value, value)
+            made.append(
+                {
+                    "table": "J",
+                    "row": f"{row.defense}, n = {row.silos}",
+                    "metric": metric,
+                    "goal": goals.get(metric),
+                    "measured": value,
+                    "low": spread[0],
+                    "high": spread[1],
+                }
+            )
+    return made
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The result for a terminal."""
+    made = Table(title="Seconds and memory of one decision", title_justify="left")
+    for name in ("defence", "silos", "seconds", "MB", "bytes a silo", "to filter", "to FLAME", ""):
+        made.add_column(name, justify="left" if name in ("defence", "") else "right")
+    for row in rows:
+        ratios = ["" if ratio is None else f"{ratio:.2f}" for ratio in (row.to_filter, row.to_flame)]
+        numbers = (f"{row.seconds:.4f}", f"{row.megabytes:.1f}", f"{row.bytes_per_silo:,}")
+        made.add_row(row.defense, str(row.silos), *numbers, *ratios, row.note)
+    return made
+
+
+def run(silos: Sequence[int], repetitions: int, out: Path, csv_file: Path | None = None) -> list[Row]:
+    """Measure, print and write."""
+    rows = measured(silos, repetitions)
+    Console(width=140).print(table(rows))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(entries(rows), indent=1) + "\n", encoding="utf-8")
+    if csv_file:
+        with csv_file.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+    return rows
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description="benchmark of the defences")
+    parser.add_argument("--quick", action="store_true", help="10 and 100 silos only, one repetition")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows as CSV too")
+    options = parser.parse_args()
+    run(SILOS[:2] if options.quick else SILOS, 1 if options.quick else 3, OUT, options.csv)
+
+
+def _layout() -> Layout:
+    hidden, output = EMBEDDING * (INPUTS + 1), CLASSES * (EMBEDDING + 1)
+    tensors = (TensorSpec("hidden", (hidden,), 0), TensorSpec("output", (output,), hidden))
+    return Layout(tensors, hidden + output, hidden, output, EMBEDDING, CLASSES, "0" * 64)
+
+
+def _exhibit(setting: Setting, silo: str, centres: np.ndarray, rng: np.random.Generator) -> Exhibit:
+    count = int(rng.integers(300, 3000))
+    deviation = float(np.sqrt(noise_of(setting, count).gaussian))
+    folds = rng.normal(0, deviation, (setting.folds, setting.width)) * np.sqrt(setting.column_counts)
+    each = count // CLASSES
+    spread = np.hypot(setting.prototype_noise, 0.5 * np.sqrt(each / EMBEDDING))
+    prototypes = (each * centres + rng.normal(0, spread, centres.shape)) * PROTOTYPE_GRID
+    output = rng.normal(0, deviation, setting.output_size)
+    whole = [np.rint(part).astype(np.int64) for part in (folds, output, prototypes)]
+    return Exhibit(silo, count, np.full(CLASSES, each), *whole)
+
+
+def _bytes_sent(silos: int) -> int:
+    setting, exhibits = a_round(min(silos, 1))
+    prototypes = exhibits[0].prototypes
+    return 4 * (setting.folds * setting.width + setting.output_size) + 8 * (
+        0 if prototypes is None else prototypes.size
+    )
+
+
+if __name__ == "__main__":
+    main()
