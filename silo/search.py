@@ -40,7 +40,7 @@ GOAL = 0.75
 CHEAP = 0.6
 """A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
 MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5."""
-FLIPPED = 0.2
+FLIPPED = 0.3
 UNUSUAL = 2.5
 """A flip is found where the share is at least FLIPPED and UNUSUAL times the largest share of any other class."""
 SENSE = 0.2
