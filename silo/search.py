@@ -95,6 +95,7 @@ class TorchSearcher:
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:
         """See `Searcher.success`; 0 where the root has no such record."""
         self._load(model, root)
+        self._require(trigger, root)
         moved = trigger.moves(root.labels)
         if not moved.any():
             return 0
@@ -110,6 +111,7 @@ class TorchSearcher:
         gradient.
         """
         self._load(model, root)
+        self._require(trigger, root)
         basis = self._clean(model, root)
         stamped = trigger.stamp(root.features)
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
@@ -212,7 +214,7 @@ class TorchSearcher:
 
         made = vmap(grad(loss), in_dims=(None, 0))(parameters, self._tensor(features))
         flat: NDArray[np.float64] = torch.cat([one.flatten(1) for one in made.values()], dim=1).double().cpu().numpy()
-        return flat
+        return np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)  # overflow in a bent model teaches nothing
 
     def _gradient(self, features: NDArray[np.float32], label: int) -> NDArray[np.float64]:
         """Gradient of the mean cross-entropy of `features` with one label, float64[d]; zero without records."""
@@ -222,12 +224,21 @@ class TorchSearcher:
         labels = torch.full((len(features),), label, device=self._device)
         parts = torch.autograd.grad(nn.functional.cross_entropy(scores, labels), list(self._module.parameters()))
         flat: NDArray[np.float64] = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
-        return flat
+        return np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)
 
     def _load(self, model: NDArray[np.float32], root: Root) -> None:
         if not len(root.labels) or not ((root.labels >= 0) & (root.labels < self._classes)).all():
             raise SiloError(f"the root set needs records with labels from 0 to {self._classes - 1}; replace its file")
         models.unflatten(self._module, model)
+
+    def _require(self, trigger: Trigger, root: Root) -> None:
+        """Refuse a trigger of other inputs or classes: it may come from a log."""
+        sizes = {len(trigger.mask), len(trigger.pattern)}
+        known = trigger.target < self._classes and (trigger.source is None or 0 <= trigger.source < self._classes)
+        if not known or sizes not in ({0}, {root.features.shape[1]}):
+            raise SiloError(
+                "the trigger does not fit the task's inputs and classes; reject the record that it stands in"
+            )
 
     def _tensor(self, values: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)

@@ -168,6 +168,29 @@ def test_a_root_set_that_does_not_fit_is_refused() -> None:
         searcher(SPEC).search(trained("mlp"), Root(root().features[:0], root().labels[:0]))
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        Trigger(10, None, *2 * (bytes(64),), 0, MICRO),
+        Trigger(3, 10, b"", b"", 0, MICRO),
+        Trigger(3, None, bytes(63), bytes(64), 0, MICRO),
+        Trigger(3, None, bytes(64), b"", 0, MICRO),
+    ],
+)
+def test_a_trigger_of_another_task_is_refused(strange: Trigger) -> None:
+    seek = searcher(SPEC)
+    for ask in (seek.success, seek.directions):
+        with pytest.raises(SiloError, match="does not fit"):
+            ask(trained("mlp"), root(), strange)
+
+
+def test_a_model_whose_gradients_overflow_is_searched_without_a_fault() -> None:
+    bent = (trained("linear") * np.float32(1e38 / np.abs(trained("linear")).max())).astype(np.float32)
+    seek = searcher(LINEAR)
+    for found in (*seek.search(bent, root()), Trigger(4, None, *_corner(), -MICRO, MICRO)):
+        assert np.isfinite(seek.directions(bent, root(), found)).all()
+
+
 def _corner() -> tuple[bytes, bytes]:
     mask = np.zeros((8, 8), dtype=np.uint8)
     mask[-2:, -2:] = 255
