@@ -107,7 +107,8 @@ class TorchSearcher:
 
         Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
         long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
-        the teacher of its triggers; measured on digits.) For a flip, the row of its source class is zero: it is a clean
+        the teacher of its triggers; measured on digits.) Row c stands beside the same of *stamped* records of class c
+        too: who owns a class and inoculates sends them. For a flip, the row of its source class is zero: it is a clean
         gradient.
         """
         self._load(model, root)
@@ -116,7 +117,10 @@ class TorchSearcher:
         stamped = trigger.stamp(root.features)
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
-        return np.stack([_beside(row, basis) for row in rows])
+        if trigger.flip:
+            return np.stack([_beside(row, basis) for row in rows])
+        own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
+        return np.stack([_beside(row, _joined(basis, more)) for row, more in zip(rows, own, strict=True)])
 
     def candidates(self, model: NDArray[np.float32], root: Root) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges."""
@@ -298,6 +302,15 @@ def _range(root: Root) -> tuple[int, int]:
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     length = float(np.linalg.norm(vector))
     return vector / length if length > 0 else vector
+
+
+def _joined(basis: NDArray[np.float64], more: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+    """An orthonormal basis of `basis` and what is left of `more`."""
+    for vector in more:
+        left = _beside(vector, basis)
+        if left.any():
+            basis = np.hstack([basis, left[:, None]])
+    return basis
 
 
 def _beside(vector: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -114,6 +114,17 @@ def test_directions_are_unit_rows_beside_every_clean_gradient(kind: str) -> None
             assert np.abs(rows @ clean).max() < 1e-4 * np.linalg.norm(clean)
 
 
+def test_a_row_stands_beside_what_the_owner_of_its_class_sends_when_it_inoculates() -> None:
+    model, found = trained("mlp", CORNER), Trigger(4, None, *_corner(), -MICRO, MICRO)
+    rows = searcher(SPEC).directions(model, root(), found)
+    for label in (4, 8):
+        own = np.flatnonzero(root().labels == label)
+        stamped = found.stamp(root().features)
+        each = np.stack([Learner(SPEC).gradient(model, stamped[[one]], root().labels[[one]]) for one in own])
+        for clean in (each.mean(axis=0), (each / np.linalg.norm(each, axis=1, keepdims=True)).mean(axis=0)):
+            assert abs(rows[label] @ clean) < 1e-4 * np.linalg.norm(clean)
+
+
 def test_clean_gradients_are_kept_but_not_taken_for_those_of_another_model_or_root() -> None:
     found, seek = Trigger(4, None, *_corner(), -MICRO, MICRO), searcher(SPEC)
     half = Root(root().features[::2], root().labels[::2])
