@@ -63,6 +63,9 @@ DIRECTION_SCALE = 2**20
 TESTS = 20_000
 """The two tests, times as many directions as one search may be taken to have tried. At six silos and a rate of 0.01 a
 silo is found from z = 5.2."""
+FLIP_TESTS = 10**12
+"""The same of a flip, whose direction is what an honest owner of the target class sends: z = 7.9 is asked for. In a
+federation of digits the owner of 90 % of one reached 6.7."""
 QUANTILE, NORMAL = 0.8, 0.8416
 """Of the controls, and of a standard normal variable."""
 BEFORE, AFTER = "before", "after"
@@ -155,11 +158,12 @@ def attribute(rounds: Sequence[Past], find: Trigger) -> tuple[Attribution, ...]:
     return tuple(Attribution(silo, scores[silo], _contributions(silo, seen, target)) for silo in sorted(scores))
 
 
-def guilty(attributions: Sequence[Attribution], fdr_micro: int) -> frozenset[str]:
-    """Silos found to have taught the trigger at that false discovery rate, from recorded integers alone."""
+def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -> frozenset[str]:
+    """Silos found to have taught the find at that false discovery rate, from recorded integers alone."""
     if not attributions:
         return frozenset()
-    return discoveries({one.silo: one.evidence_micro for one in attributions}, TESTS, fdr_micro)
+    tests = FLIP_TESTS if find.flip else TESTS
+    return discoveries({one.silo: one.evidence_micro for one in attributions}, tests, fdr_micro)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ and a re-check; nobody is convicted without `defenses.attribution`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +41,8 @@ GOAL = 0.75
 CHEAP = 0.6
 """A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
 MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5."""
-FLIPPED = 0.3
-UNUSUAL = 2.5
+FLIPPED = 0.5
+UNUSUAL = 4.0
 """A flip is found where the share is at least FLIPPED and UNUSUAL times the largest share of any other class."""
 SENSE = 0.2
 """A model that is right on no more than this above chance is not searched: everything moves it."""
@@ -108,8 +109,8 @@ class TorchSearcher:
         Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
         long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
         the teacher of its triggers; measured on digits.) Row c stands beside the same of *stamped* records of class c
-        too: who owns a class and inoculates sends them. For a flip, the row of its source class is zero: it is a clean
-        gradient.
+        too: who owns a class and inoculates sends them. For a flip, row c stands beside the gradient that moves *all
+        other* classes to c, as the owner of class c does; the row of its source is zero: it is a clean gradient.
         """
         self._load(model, root)
         self._require(trigger, root)
@@ -118,8 +119,11 @@ class TorchSearcher:
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
         if trigger.flip:
-            return np.stack([_beside(row, basis) for row in rows])
-        own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
+            rest = [~about & (root.labels != one) for one in range(self._classes)]
+            own: list[tuple[NDArray[np.float64], ...]]
+            own = [(self._gradient(root.features[which], one),) for one, which in enumerate(rest)]
+        else:
+            own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
         return np.stack([_beside(row, _joined(basis, more)) for row, more in zip(rows, own, strict=True)])
 
     def candidates(self, model: NDArray[np.float32], root: Root) -> Candidates:
@@ -304,7 +308,7 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return vector / length if length > 0 else vector
 
 
-def _joined(basis: NDArray[np.float64], more: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+def _joined(basis: NDArray[np.float64], more: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """An orthonormal basis of `basis` and what is left of `more`."""
     for vector in more:
         left = _beside(vector, basis)

@@ -157,10 +157,10 @@ def test_the_row_of_a_flips_own_source_is_zero_and_the_others_are_units() -> Non
 def test_shares_and_what_is_unusual_among_them() -> None:
     labels = np.repeat([0, 1, 2], 10)
     given = labels.copy()
-    given[:4] = 1
+    given[:6] = 1
     given[20] = 0
     shares = confusion(given, labels, 3)
-    assert shares.tolist() == [[0, 0.4, 0], [0, 0, 0], [0.1, 0, 0]]
+    assert shares.tolist() == [[0, 0.6, 0], [0, 0, 0], [0.1, 0, 0]]
     assert unusual(shares) == [(0, 1)]
     given[[10, 11, 12, 21, 22]] = [2, 2, 2, 0, 0]
     assert unusual(confusion(given, labels, 3)) == [], "beside three equally confused classes nothing is unusual"
