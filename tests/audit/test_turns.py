@@ -95,7 +95,7 @@ def test_nobody_is_asked_outside_the_checking_phases(records: list[bytes]) -> No
             assert (turns.asking_record(history) != "") == checking
         if history.rounds and not checking:
             assert all(turns.subjects(history, name) == () for name in SILOS)
-    assert seen == set(TABLE) - {Phase.FINISHED}
+    assert seen == set(TABLE) - {Phase.FINISHED, Phase.SEARCHING, Phase.FIND_CHECKING, Phase.ATTRIBUTING}
 
 
 def test_deadline_is_the_policys_for_each_phase_that_awaits(records: list[bytes]) -> None:
