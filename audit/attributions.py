@@ -110,7 +110,7 @@ def judge(
             shown or shown_in(history, search), split(history, search, table), strict=True
         )
     ]
-    return attribute(rounds, trigger.target)
+    return attribute(rounds, trigger)
 
 
 def shown_in(history: History, search: SearchView) -> list[Shown]:

@@ -28,7 +28,7 @@ quantile, since who pushes one class pushes the others down; a high one is for a
 
 *After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
 it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. *Before* needs
-more honest silos than others.
+more honest silos than others; so do flips, against which nobody inoculates.
 
 *Level.* A find is chosen by looking at a model that holds all silos' noise, so x before the find is biased upwards: as
 if the greatest of many directions had been taken. Nor does tau know a silo that is unusual in one class only. So each
@@ -56,6 +56,7 @@ from defenses.evidence import Exhibit, Integers, Setting, fact, scaled, verify_e
 from defenses.fdr import discoveries
 from defenses.laws import blocks_of, noise_of
 from protos.records import Score
+from protos.search import Trigger
 
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
@@ -143,20 +144,23 @@ def sketched(directions: Floats, packing: Packing, signs: NDArray[np.int8]) -> D
     return Directions(folds, outputs)
 
 
-def attribute(rounds: Sequence[Past | Projected], target: int) -> tuple[Attribution, ...]:
+def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attribution, ...]:
     """Judge every silo that opened in one of the rounds, sorted by silo.
 
     Args:
-        rounds: closed rounds of one find, in any order.
-        target: the class that the find is about; the other classes' directions are the controls.
+        rounds: closed rounds, in any order.
+        find: whose directions the rounds hold; those of other classes than its target are the controls. All rounds of
+            a flip are `before`: honest training does not unlearn natural confusions as inoculation does.
 
     Raises:
         MalformedExhibit: an exhibit or a direction does not fit its round.
     """
+    target = find.target
     seen = {one.number: _seen(one if isinstance(one, Projected) else project(one)) for one in rounds}
+    later = {past.number for past in rounds if past.inoculated and not find.flip}
     parts = [
-        (BEFORE, _Table.of([seen[past.number] for past in rounds if not past.inoculated]), True),
-        (AFTER, _Table.of([seen[past.number] for past in rounds if past.inoculated]), False),
+        (BEFORE, _Table.of([one for number, one in seen.items() if number not in later]), True),
+        (AFTER, _Table.of([one for number, one in seen.items() if number in later]), False),
     ]
     scores: dict[str, tuple[Score, ...]] = {}
     for name, table, centred in parts:

@@ -40,7 +40,7 @@ GOAL = 0.75
 CHEAP = 0.6
 """A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
 MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5."""
-FLIPPED = 0.2
+FLIPPED = 0.3
 UNUSUAL = 2.5
 """A flip is found where the share is at least FLIPPED and UNUSUAL times the largest share of any other class."""
 SENSE = 0.2
@@ -95,6 +95,7 @@ class TorchSearcher:
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:
         """See `Searcher.success`; 0 where the root has no such record."""
         self._load(model, root)
+        self._require(trigger, root)
         moved = trigger.moves(root.labels)
         if not moved.any():
             return 0
@@ -106,15 +107,20 @@ class TorchSearcher:
 
         Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
         long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
-        the teacher of its triggers; measured on digits.) For a flip, the row of its source class is zero: it is a clean
+        the teacher of its triggers; measured on digits.) Row c stands beside the same of *stamped* records of class c
+        too: who owns a class and inoculates sends them. For a flip, the row of its source class is zero: it is a clean
         gradient.
         """
         self._load(model, root)
+        self._require(trigger, root)
         basis = self._clean(model, root)
         stamped = trigger.stamp(root.features)
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
-        return np.stack([_beside(row, basis) for row in rows])
+        if trigger.flip:
+            return np.stack([_beside(row, basis) for row in rows])
+        own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
+        return np.stack([_beside(row, _joined(basis, more)) for row, more in zip(rows, own, strict=True)])
 
     def candidates(self, model: NDArray[np.float32], root: Root) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges."""
@@ -212,7 +218,7 @@ class TorchSearcher:
 
         made = vmap(grad(loss), in_dims=(None, 0))(parameters, self._tensor(features))
         flat: NDArray[np.float64] = torch.cat([one.flatten(1) for one in made.values()], dim=1).double().cpu().numpy()
-        return flat
+        return np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)  # overflow in a bent model teaches nothing
 
     def _gradient(self, features: NDArray[np.float32], label: int) -> NDArray[np.float64]:
         """Gradient of the mean cross-entropy of `features` with one label, float64[d]; zero without records."""
@@ -222,12 +228,21 @@ class TorchSearcher:
         labels = torch.full((len(features),), label, device=self._device)
         parts = torch.autograd.grad(nn.functional.cross_entropy(scores, labels), list(self._module.parameters()))
         flat: NDArray[np.float64] = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
-        return flat
+        return np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)
 
     def _load(self, model: NDArray[np.float32], root: Root) -> None:
         if not len(root.labels) or not ((root.labels >= 0) & (root.labels < self._classes)).all():
             raise SiloError(f"the root set needs records with labels from 0 to {self._classes - 1}; replace its file")
         models.unflatten(self._module, model)
+
+    def _require(self, trigger: Trigger, root: Root) -> None:
+        """Refuse a trigger of other inputs or classes: it may come from a log."""
+        sizes = {len(trigger.mask), len(trigger.pattern)}
+        known = trigger.target < self._classes and (trigger.source is None or 0 <= trigger.source < self._classes)
+        if not known or sizes not in ({0}, {root.features.shape[1]}):
+            raise SiloError(
+                "the trigger does not fit the task's inputs and classes; reject the record that it stands in"
+            )
 
     def _tensor(self, values: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
@@ -287,6 +302,15 @@ def _range(root: Root) -> tuple[int, int]:
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     length = float(np.linalg.norm(vector))
     return vector / length if length > 0 else vector
+
+
+def _joined(basis: NDArray[np.float64], more: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+    """An orthonormal basis of `basis` and what is left of `more`."""
+    for vector in more:
+        left = _beside(vector, basis)
+        if left.any():
+            basis = np.hstack([basis, left[:, None]])
+    return basis
 
 
 def _beside(vector: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:

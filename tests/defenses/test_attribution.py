@@ -22,6 +22,7 @@ from defenses.attribution import (
 from defenses.errors import MalformedExhibit
 from defenses.evidence import Exhibit, Setting
 from defenses.laws import noise_of
+from protos.search import Trigger
 from protos.task import Layout, TensorSpec
 from tests.defenses.simulate import COUNTS, DEMO, noise_std
 
@@ -29,6 +30,8 @@ SIZE, OUTPUT, CLASSES, TARGET = 2410, 330, 10, 3
 LAYOUT = Layout((TensorSpec("all", (SIZE,), 0),), SIZE, SIZE - OUTPUT, OUTPUT, 32, CLASSES, "ab" * 32)
 PACKING = Packing.of(LAYOUT, 8)
 FDR = 10_000
+FIND = Trigger(TARGET, None, bytes([255]), bytes([255]), 0, 1_000_000)
+FLIP = Trigger(TARGET, 7, b"", b"", 0, 1_000_000)
 EQUAL = {f"silo{number}": 200 for number in range(6)}
 
 
@@ -103,13 +106,13 @@ def test_a_contribution_is_the_updates_projection_on_a_unit_vector() -> None:
     whole = rng.integers(-20, 20, SIZE)
     shown, output = sketch(PACKING.to_fields(whole), PACKING, one.signs)
     exhibit = replace(past.exhibits[0], folds=shown.astype(np.int64), output=output.astype(np.int64))
-    found = attribute([replace(past, exhibits=[exhibit])], TARGET)[0]
+    found = attribute([replace(past, exhibits=[exhibit])], FIND)[0]
     x = next(score.value_micro for score in found.scores if score.name == "before-x") / 1e6
     assert x == pytest.approx(one.step * (whole @ vector), abs=2e-6)
 
 
 def test_honest_noise_makes_standard_normal_contributions() -> None:
-    drawn = np.array([value / 1e6 for one in attribute(rounds(4, 300), TARGET) for value in one.contributions.values()])
+    drawn = np.array([value / 1e6 for one in attribute(rounds(4, 300), FIND) for value in one.contributions.values()])
     assert len(drawn) == 300 * len(COUNTS)
     assert drawn.std() == pytest.approx(1, abs=0.06)
     assert drawn.std() < 1.03, "never more than standard normal"
@@ -122,7 +125,7 @@ def test_honest_z_is_at_most_standard_normal_over_a_thousand_draws() -> None:
             z_of(one, name)
             for seed in range(90)
             for name, inoculated in ((BEFORE, False), (AFTER, True))
-            for one in attribute(rounds(100 + seed, 3, inoculated=inoculated), TARGET)
+            for one in attribute(rounds(100 + seed, 3, inoculated=inoculated), FIND)
         ]
     )
     assert len(z) == 1080
@@ -133,30 +136,38 @@ def test_honest_z_is_at_most_standard_normal_over_a_thousand_draws() -> None:
 
 
 def test_nobody_is_found_where_all_are_honest() -> None:
-    assert not any(guilty(attribute(rounds(1000 + seed, 5), TARGET), FDR) for seed in range(40))
+    assert not any(guilty(attribute(rounds(1000 + seed, 5), FIND), FDR) for seed in range(40))
 
 
 @pytest.mark.parametrize("inoculated", [False, True])
 def test_a_silo_that_pushes_the_direction_is_found_and_nobody_else(inoculated: bool) -> None:
     past = rounds(5, 20, push={"d150": 4.0}, inoculated=inoculated)
-    assert guilty(attribute(past, TARGET), FDR) == {"d150"}
+    assert guilty(attribute(past, FIND), FDR) == {"d150"}
 
 
 def test_several_weak_rounds_add_up_to_what_one_does_not_show() -> None:
     past = rounds(6, 40, push={"b300": 3.0})
-    assert not guilty(attribute(past[:1], TARGET), FDR)
-    assert guilty(attribute(past, TARGET), FDR) == {"b300"}
+    assert not guilty(attribute(past[:1], FIND), FDR)
+    assert guilty(attribute(past, FIND), FDR) == {"b300"}
 
 
 def test_a_push_that_all_silos_share_convicts_nobody_before_inoculation() -> None:
-    assert not guilty(attribute(rounds(7, 20, EQUAL, common=8.0), TARGET), FDR)
+    assert not guilty(attribute(rounds(7, 20, EQUAL, common=8.0), FIND), FDR)
 
 
 def test_a_majority_is_found_after_inoculation_though_it_is_the_median_before() -> None:
     liars = dict.fromkeys(list(EQUAL)[:4], 6.0)
-    assert not guilty(attribute(rounds(8, 15, EQUAL, push=liars), TARGET), FDR)
+    assert not guilty(attribute(rounds(8, 15, EQUAL, push=liars), FIND), FDR)
     later = rounds(8, 15, EQUAL, push=liars | dict.fromkeys(list(EQUAL)[4:], -2.0), inoculated=True)
-    assert guilty(attribute(later, TARGET), FDR) == set(liars)
+    assert guilty(attribute(later, FIND), FDR) == set(liars)
+
+
+def test_all_rounds_of_a_flip_are_measured_against_the_median() -> None:
+    past = rounds(18, 20, EQUAL, common=8.0, inoculated=True)
+    assert guilty(attribute(past, FIND), FDR), "a trigger that everybody still teaches while unlearning it"
+    found = attribute(past, FLIP)
+    assert not guilty(found, FDR)
+    assert [score.name for score in found[0].scores] == ["before-x", "before-z"]
 
 
 def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
@@ -171,7 +182,7 @@ def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
             lean = rng.normal(size=CLASSES) @ rows * 8 * std
             exhibits.append(opened(past.setting, one.silo, one.count, std * rng.normal(size=SIZE) + lean, rng))
         made.append(replace(past, exhibits=exhibits, directions=sketched(rows, PACKING, past.setting.signs)))
-    assert not guilty(attribute(made, TARGET), FDR)
+    assert not guilty(attribute(made, FIND), FDR)
 
 
 def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
@@ -179,10 +190,10 @@ def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
     absent = [
         replace(one, exhibits=[e for e in one.exhibits if e.silo != "e100"]) if one.number % 2 else one for one in past
     ]
-    found = {one.silo: one for one in attribute(absent, TARGET)}
+    found = {one.silo: one for one in attribute(absent, FIND)}
     assert sorted(found["e100"].contributions) == [2, 4, 6, 8, 10, 12]
     assert sorted(found["d150"].contributions) == list(range(1, 13))
-    whole = {one.silo: one for one in attribute(past, TARGET)}
+    whole = {one.silo: one for one in attribute(past, FIND)}
     assert found["e100"].contributions[2] == whole["e100"].contributions[2]
     assert guilty(list(found.values()), FDR) == {"d150"}
 
@@ -190,8 +201,8 @@ def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
 def test_before_and_after_are_told_apart_and_the_order_of_rounds_does_not_matter() -> None:
     early = rounds(11, 4, push={"a450": 3.0})
     late = [replace(one, number=one.number + 4) for one in rounds(12, 4, inoculated=True)]
-    found = attribute([*late, *early], TARGET)
-    assert found == attribute([*early, *late], TARGET)
+    found = attribute([*late, *early], FIND)
+    assert found == attribute([*early, *late], FIND)
     names = [score.name for score in found[0].scores]
     assert names == ["before-x", "before-z", "after-x", "after-z"]
     assert z_of(found[0], BEFORE) > 3 > z_of(found[0], AFTER)
@@ -204,12 +215,12 @@ def test_a_loud_silo_cannot_be_more_guilty_than_its_own_noise_allows() -> None:
     for past in rounds(13, 10):
         loud = opened(past.setting, "a450", 450, 20 * noise_std(past.setting, 450) * rng.normal(size=SIZE), rng)
         made.append(replace(past, exhibits=[loud, *past.exhibits[1:]]))
-    assert abs(z_of(attribute(made, TARGET)[0], BEFORE)) < 4
+    assert abs(z_of(attribute(made, FIND)[0], BEFORE)) < 4
     assert noise_of(made[0].setting, 450).most * 300 < np.square(made[0].exhibits[0].output).mean()
 
 
 def test_guilt_follows_from_recorded_integers_at_the_plans_rate() -> None:
-    found = attribute(rounds(14, 6, push={"d150": 2.6}), TARGET)
+    found = attribute(rounds(14, 6, push={"d150": 2.6}), FIND)
     assert guilty(found, 1) <= guilty(found, FDR) <= guilty(found, 1_000_000)
     assert guilty((), FDR) == frozenset()
     silent = [replace(one, scores=()) for one in found]
@@ -220,17 +231,17 @@ def test_directions_that_do_not_fit_the_round_are_refused() -> None:
     past = rounds(15, 1)[0]
     short = Directions(past.directions.folds[:, :, :-1], past.directions.output)
     with pytest.raises(MalformedExhibit, match="round 1"):
-        attribute([replace(past, directions=short)], TARGET)
+        attribute([replace(past, directions=short)], FIND)
 
 
 def test_a_direction_of_which_nothing_is_left_accuses_nobody() -> None:
     past = rounds(16, 3)
     empty = Directions(np.zeros_like(past[0].directions.folds), np.zeros_like(past[0].directions.output))
-    found = attribute([replace(one, directions=empty) for one in past], TARGET)
+    found = attribute([replace(one, directions=empty) for one in past], FIND)
     assert {one.evidence_micro for one in found} <= {301029}  # p = 1/2
 
 
 def test_a_thousand_silos_are_judged_at_once() -> None:
     counts = {f"silo{number:04d}": 100 + number for number in range(1000)}
-    found = attribute(rounds(17, 2, counts=counts, push={"silo0500": 9.0}), TARGET)
+    found = attribute(rounds(17, 2, counts=counts, push={"silo0500": 9.0}), FIND)
     assert guilty(found, FDR) == {"silo0500"}

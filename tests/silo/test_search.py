@@ -114,6 +114,17 @@ def test_directions_are_unit_rows_beside_every_clean_gradient(kind: str) -> None
             assert np.abs(rows @ clean).max() < 1e-4 * np.linalg.norm(clean)
 
 
+def test_a_row_stands_beside_what_the_owner_of_its_class_sends_when_it_inoculates() -> None:
+    model, found = trained("mlp", CORNER), Trigger(4, None, *_corner(), -MICRO, MICRO)
+    rows = searcher(SPEC).directions(model, root(), found)
+    for label in (4, 8):
+        own = np.flatnonzero(root().labels == label)
+        stamped = found.stamp(root().features)
+        each = np.stack([Learner(SPEC).gradient(model, stamped[[one]], root().labels[[one]]) for one in own])
+        for clean in (each.mean(axis=0), (each / np.linalg.norm(each, axis=1, keepdims=True)).mean(axis=0)):
+            assert abs(rows[label] @ clean) < 1e-4 * np.linalg.norm(clean)
+
+
 def test_clean_gradients_are_kept_but_not_taken_for_those_of_another_model_or_root() -> None:
     found, seek = Trigger(4, None, *_corner(), -MICRO, MICRO), searcher(SPEC)
     half = Root(root().features[::2], root().labels[::2])
@@ -127,10 +138,11 @@ def test_clean_gradients_are_kept_but_not_taken_for_those_of_another_model_or_ro
 def test_a_step_along_the_targets_direction_teaches_the_trigger_and_little_else() -> None:
     model, found = trained("mlp"), Trigger(4, None, *_corner(), -MICRO, MICRO)
     seek = searcher(SPEC)
-    row = seek.directions(model, root(), found)[4]
+    rows = seek.directions(model, root(), found)
     before = seek.success(model, root(), found)
-    taught = (model + 1.5 * row).astype(np.float32)
-    assert seek.success(taught, root(), found) > before + 200_000
+    taught, other = ((model + 1.5 * rows[one]).astype(np.float32) for one in (4, 7))
+    assert seek.success(taught, root(), found) > before + 100_000
+    assert seek.success(other, root(), found) <= before
     right = [np.mean(Learner(SPEC).predict(one, root().features) == root().labels) for one in (model, taught)]
     assert right[1] > right[0] - 0.1
 
@@ -166,6 +178,29 @@ def test_a_root_set_that_does_not_fit_is_refused() -> None:
         searcher(SPEC).search(trained("mlp"), strange)
     with pytest.raises(SiloError, match="root set"):
         searcher(SPEC).search(trained("mlp"), Root(root().features[:0], root().labels[:0]))
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        Trigger(10, None, *2 * (bytes(64),), 0, MICRO),
+        Trigger(3, 10, b"", b"", 0, MICRO),
+        Trigger(3, None, bytes(63), bytes(64), 0, MICRO),
+        Trigger(3, None, bytes(64), b"", 0, MICRO),
+    ],
+)
+def test_a_trigger_of_another_task_is_refused(strange: Trigger) -> None:
+    seek = searcher(SPEC)
+    for ask in (seek.success, seek.directions):
+        with pytest.raises(SiloError, match="does not fit"):
+            ask(trained("mlp"), root(), strange)
+
+
+def test_a_model_whose_gradients_overflow_is_searched_without_a_fault() -> None:
+    bent = (trained("linear") * np.float32(1e38 / np.abs(trained("linear")).max())).astype(np.float32)
+    seek = searcher(LINEAR)
+    for found in (*seek.search(bent, root()), Trigger(4, None, *_corner(), -MICRO, MICRO)):
+        assert np.isfinite(seek.directions(bent, root(), found)).all()
 
 
 def _corner() -> tuple[bytes, bytes]:
