@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from audit.findings import search_facts
 from audit.searches import triggers
 from coordinator.service import Service
 from protos.rounds import Phase
-from protos.task import MICRO
 from redteam.simulator import Seat
 from silo import rootset
 from tests.integration.bench import Bench, OneKey, WatchedLink, replay
@@ -23,7 +21,7 @@ LIAR = "bob"
 FEATURES = slice(INPUTS - 3, INPUTS)
 
 
-def test_silos_with_torch_find_the_same_trigger_and_point_at_who_taught_it(tmp_path: Path) -> None:
+def test_silos_with_torch_find_the_same_trigger_and_make_the_same_tables(tmp_path: Path) -> None:
     """Three input values to one class, boosted: the cheapest mask by far."""
     import torch
 
@@ -58,9 +56,4 @@ def test_silos_with_torch_find_the_same_trigger_and_point_at_who_taught_it(tmp_p
     assert search.attributed is not None
     assert all(case.agreeing == case.tables == 5 for case in search.attributed.cases)
     assert set(history.convicted) <= {LIAR}
-    (facts,) = search_facts(history)
-    taught = next(find for find in facts.finds if find.trigger.target == TARGET and find.parts)
-    z = {part.silo: part.scores[1].value_micro for part in taught.parts}
-    assert max(z, key=lambda silo: z[silo]) == LIAR
-    assert z[LIAR] > 3 * MICRO
     assert replay(federation).chain.digest == history.chain.digest
