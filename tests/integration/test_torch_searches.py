@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from audit.searches import triggers
 from coordinator.service import Service
 from protos.rounds import Phase
 from redteam.simulator import Seat
@@ -52,8 +51,7 @@ def test_silos_with_torch_find_the_same_trigger_and_make_the_same_tables(tmp_pat
     search = history.search
     assert set(search.reports) == set(SILOS)
     assert len({report.finds for report in search.reports.values()}) == 1
-    assert TARGET in {trigger.target for trigger in triggers(history)}
-    assert search.attributed is not None
-    assert all(case.agreeing == case.tables == 5 for case in search.attributed.cases)
-    assert set(history.convicted) <= {LIAR}
+    assert all(len(set(search.measured(find).values())) == 1 for find in search.triggers)
+    cases = search.attributed.cases if search.attributed else ()
+    assert all(case.agreeing == case.tables == 5 for case in cases)
     assert replay(federation).chain.digest == history.chain.digest
