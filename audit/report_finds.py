@@ -35,7 +35,7 @@ def searches(certificate: Certificate) -> str:
 def _row(facts: SearchFacts) -> str:
     said = {"clean": "nothing confirmed", "few": "too few reports", "open": "under way"}
     if facts.result == "answered":
-        said["answered"] = f"{len(facts.finds)} confirmed, trained against already"
+        said["answered"] = f"{len(facts.finds)} confirmed, known before and taught by nobody"
     result = said.get(facts.result, f"{len(facts.finds)} confirmed")
     more = f", {facts.unconfirmed} not" if facts.unconfirmed else ""
     cells = (str(facts.round), facts.model[:16], result + more, str(facts.reports), ", ".join(facts.silent))

@@ -10,8 +10,8 @@ anybody else's, has a find of the same target and source that is not much smalle
 silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
 silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
 
-A confirmed trigger forbids the release of the model. So does a flip, unless it is trained against already and nobody is
-convicted for it: models confuse some classes by nature, anybody sees it in their accuracy, and training is the answer.
+A confirmed trigger forbids the release of the model. So does a flip, unless an earlier search confirmed it and nobody
+is convicted for it: models confuse some classes by nature, accuracy shows it, and honest records are the answer to it.
 """
 
 from __future__ import annotations

@@ -52,16 +52,22 @@ verify_s = 60
 
 
 class Processes:
-    """A coordinator and five silos below a directory; everything that is started is stopped by `close`."""
+    """A coordinator and five silos below a directory; everything that is started is stopped by `close`.
 
-    def __init__(self, directory: Path, rounds: int) -> None:
+    With `root` the task has a public root set, and silos search the model (in torch).
+    """
+
+    def __init__(self, directory: Path, rounds: int, root: bool = False) -> None:
         self.directory = directory
         self.coordinator_directory = directory / "coordinator"
         self.log = self.coordinator_directory / "log.jsonl"
         self.parties: dict[str, Party] = {}
         (directory / "task.toml").write_text(SPEC.format(rounds=rounds))
         (directory / "policy.toml").write_text(POLICY)
-        call(SILO, "task", "pack", directory / "task.toml", directory / "task")
+        public = records(99)
+        np.savez(directory / "public.npz", x=public.features, y=public.labels)
+        options = ("--root", directory / "public.npz") if root else ()
+        call(SILO, "task", "pack", directory / "task.toml", directory / "task", *options)
         policy = directory / "policy.toml"
         call(
             COORDINATOR,

@@ -400,7 +400,7 @@ def test_model_without_a_clean_search_is_not_exported(poisoned: Bench) -> None:
         _releasable(poisoned.history, "ada")
 
 
-def test_flip_that_is_trained_against_already_does_not_forbid_the_release(tmp_path: Path) -> None:
+def test_flip_that_is_known_already_does_not_forbid_the_release(tmp_path: Path) -> None:
     """Models confuse classes by nature: the first search that sees it forbids the release, the next one does not."""
     flip = Trigger(1, 0, b"", b"", 0, MICRO)
     confused = Changed(search=lambda model, root: (flip,), success=lambda model, root, trigger: MICRO // 2)
