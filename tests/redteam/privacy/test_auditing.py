@@ -20,7 +20,7 @@ from silo.linear import LinearTrainer
 from silo.trainer import Trainer
 from tests.silo.entropy import SeededEntropy
 
-PLAN = Plan()
+PLAN = Plan(canaries=700)
 
 
 def built(kind: type[LinearTrainer]) -> Build:
