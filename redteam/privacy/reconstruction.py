@@ -41,7 +41,8 @@ class Image:
 
 def psnr(image: Floats | Features, truth: Floats | Features) -> float:
     """Peak signal-to-noise ratio, -10 log10(MSE), of pixels in [0, 1] after clipping; at most `CEILING`."""
-    error = float(np.mean(np.square(np.clip(image, 0.0, 1.0) - truth)))
+    clipped = np.clip(np.asarray(image, dtype=np.float64), 0.0, 1.0)
+    error = float(np.mean(np.square(clipped - np.asarray(truth, dtype=np.float64))))
     return min(CEILING, -10 * math.log10(error)) if error > 0 else CEILING
 
 

@@ -78,7 +78,8 @@ def trainer_of(task: Task, features: Features, labels: Labels, entropy: Entropy)
 def prototype_sums(task: Task, sums: NDArray[np.int64]) -> Floats:
     """Released class sums in the units of the embedding, float64[classes, width]."""
     assert task.prototypes is not None, "the designs here all have prototypes"
-    return sums * (task.prototypes.clip_micro / MICRO / PROTOTYPE_GRID)
+    unit = task.prototypes.clip_micro / MICRO / PROTOTYPE_GRID
+    return np.asarray(sums * unit, dtype=np.float64)
 
 
 def _open(task: Task) -> Task:

@@ -68,10 +68,8 @@ def observe(
     embeddings, own = trainer.embed(model)
     assert task.prototypes is not None, "the designs here all have prototypes"
     sums = noised_prototypes(embeddings, own, task.prototypes, task.layout.classes, entropy)
-    unit = 2.0**step
-    return Seen(
-        values * unit, folds * unit, output * unit, prototype_sums(task, sums), np.array(counts, dtype=np.int64), signs
-    )
+    update, sketched, exact = (np.ldexp(part.astype(np.float64), step) for part in (values, folds, output))
+    return Seen(update, sketched, exact, prototype_sums(task, sums), np.array(counts, dtype=np.int64), signs)
 
 
 def fold_matrix(task: Task, signs: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
