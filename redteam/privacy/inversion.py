@@ -20,7 +20,7 @@ from redteam.attacks.learner import Learner
 from redteam.attacks.parts import Floats
 from redteam.privacy.views import Seen, fold_matrix
 
-STEPS = 300
+STEPS = 200
 RATE = 0.05
 SMOOTHNESS = 0.02
 """Weight of the total variation, of the order that the paper uses for untrained networks."""

@@ -57,7 +57,7 @@ class Sizes:
     pool: int = 200
     models: int = 16
     silos: tuple[int, int] = (80, 80)
-    images: int = 10
+    images: int = 4
     public: int = 5_000
     audit: auditing.Plan = AUDIT
 
