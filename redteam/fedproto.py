@@ -46,7 +46,8 @@ class Plan:
         silos, ways, shots, deviation: FedProto's population.
         rounds, epochs, batch, learning_rate: of local SGD.
         pull: λ.
-        clip: L2 clip norm of an embedding in a prototype.
+        clip: L2 clip norm of an embedding in a prototype; far above their norms (4 to 9) it would blind the Guard, whose
+            bound on sampling is in units of it.
         noise_micro: multiplier of the noise on prototypes and class counts; 0 is none, as in the papers.
         inoculate: whether honest silos search their own model for triggers and learn the right label under them.
         every: in which rounds they search.
@@ -63,7 +64,7 @@ class Plan:
     batch: int = 32
     learning_rate: float = 0.1
     pull: float = 1.0
-    clip: float = 32.0
+    clip: float = 8.0
     noise_micro: int = 0
     inoculate: bool = False
     every: int = 3
