@@ -46,8 +46,8 @@ class Plan:
         silos, ways, shots, deviation: FedProto's population.
         rounds, epochs, batch, learning_rate: of local SGD.
         pull: λ.
-        clip: L2 clip norm of an embedding in a prototype; far above their norms (4 to 9) it would blind the Guard, whose
-            bound on sampling is in units of it.
+        clip: L2 clip norm of an embedding in a prototype. Far above their norms, 4 to 9, it would blind the Guard,
+            whose bound on sampling is in units of it.
         noise_micro: multiplier of the noise on prototypes and class counts; 0 is none, as in the papers.
         inoculate: whether honest silos search their own model for triggers and learn the right label under them.
         every: in which rounds they search.

@@ -85,11 +85,11 @@ def measure(data: Dataset, cell: Cell, seed: int, plan: Plan = PLAN) -> tuple[fl
     return 100 * run.accuracy(), success
 
 
-def small_table_e(seed: int, data: Dataset | None = None) -> Iterator[dict[str, str | float]]:
+def small_table_e(seed: int, data: Dataset | None = None, plan: Plan = PLAN) -> tuple[dict[str, str | float], ...]:
     """The rows that a bench repeats, one seed: `table`, `row`, `metric`, `goal`, `measured`, `low`, `high`."""
-    data = data or load("mnist", Path("../shared/data"))
-    for row in _rows(SMALL, {cell: [measure(data, cell, seed)] for cell in SMALL}):
-        yield asdict(row)
+    chosen = data or load("mnist", Path("../shared/data"))
+    found = {cell: [measure(chosen, cell, seed, plan)] for cell in SMALL}
+    return tuple(asdict(row) for row in _rows(SMALL, found))
 
 
 def _crew(cell: Cell, silos: dict[str, Records], plan: Plan) -> dict[str, Attack]:

@@ -15,7 +15,7 @@ from redteam.attacks.prototypes import Bapfl
 from redteam.datasets import Dataset
 from redteam.fedproto import Federation, Plan, population
 from redteam.prototype_defences import PrototypeGuard, Sent, fedpd, guard, mean
-from redteam.table_e import CONTROL, Cell, TriggerAlone, _crew, _rows
+from redteam.table_e import CONTROL, SMALL, Cell, TriggerAlone, _crew, _rows, small_table_e
 from tests.redteam.privacy.digits import digits
 from tests.silo.entropy import SeededEntropy
 
@@ -161,3 +161,10 @@ def test_bapfl_parts_of_the_catalogue_are_used_and_not_copied() -> None:
     part = next(iter(run.attacking.values())).prototypes
     assert isinstance(part, Bapfl)
     assert part.kind == "gpf"
+
+
+def test_the_small_table_has_two_rows_for_each_attack_and_one_without() -> None:
+    rows = small_table_e(0, data(), replace(PLAN, rounds=1, every=1))
+    assert len(rows) == 2 * len(SMALL) - 1
+    assert all(0 <= float(row["measured"]) <= 100 for row in rows)
+    assert {row["table"] for row in rows} == {"E"}
