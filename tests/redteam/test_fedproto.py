@@ -94,8 +94,7 @@ def test_the_control_sends_honest_prototypes_and_learns_triggers() -> None:
 
 def test_inoculation_lowers_the_attacks_success() -> None:
     attacked, cured = (
-        federation(Cell("bapfl-pfs", 3, "mean"), replace(PLAN, rounds=4, inoculate=also, every=2)).run()
-        for also in (False, True)
+        federation(Cell("bapfl-pfs", 3, "mean"), replace(PLAN, inoculate=also, every=2)).run() for also in (False, True)
     )
     before, after = (run.success(next(iter(run.attacking.values())).ring.triggers) for run in (attacked, cured))
     assert after < before - 0.1
