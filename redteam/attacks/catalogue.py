@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from redteam.attacks import data, local, noise, prototypes, triggers, updates
+from redteam.attacks import adaptive, data, local, noise, prototypes, triggers, updates
 from redteam.attacks.attack import Attack
-from redteam.attacks.parts import Data, Local, Ring, Update
+from redteam.attacks.parts import Data, Local, Ring, Trigger, Update
 from redteam.errors import BadAttack
 from silo.data import Records
 
@@ -58,6 +58,8 @@ class Until:
 
 Recipe = Callable[[Setting], Attack]
 DEMO_BOOST = 8.0
+FRAMED = 8
+"""The class of the silo that a decoy frames: the unusual silo of `redteam.digits` has most of it."""
 
 
 def demo(boost: float = DEMO_BOOST) -> Attack:
@@ -155,6 +157,25 @@ def _joint(setting: Setting) -> Attack:
     return replace(attack, prototypes=part)
 
 
+def _stamped(setting: Setting, trigger: Trigger, target: int = 0) -> Attack:
+    return _lies(setting, data.Backdoor(trigger, target))
+
+
+def _several(setting: Setting) -> Attack:
+    """Four of them: two patches, strips and a blend."""
+    chosen = (_patch(setting), triggers.two_pixels(), triggers.joined(triggers.strips(setting.side)))
+    return _stamped(setting, adaptive.Several((*chosen, triggers.Blend(low=setting.low))))
+
+
+def _sybils(setting: Setting, declared: float = 0.25) -> Attack:
+    """Many seats that declare little: a floor on weights then gives them more than their records would.
+
+    Without noise the update is longer by what the count makes the weight smaller; DP-SGD does that by itself.
+    """
+    parts = () if setting.private else (updates.Scale(1 / declared),)
+    return replace(_backdoored(setting, _training(setting), *parts), declared=declared)
+
+
 ATTACKS: dict[str, Recipe] = {
     "badnets": lambda s: _lies(s, data.Backdoor(_patch(s))),
     "badnets-two-pixels": lambda s: _lies(s, data.Backdoor(triggers.two_pixels())),
@@ -192,6 +213,11 @@ ATTACKS: dict[str, Recipe] = {
         _backdoored(s, _training(s)), prototypes=prototypes.ConsensusPrototypes()
     ),
     "false-count": lambda s: replace(_backdoored(s, local.PrivateSgd()), declared=0.25),
+    "waves": lambda s: _stamped(s, adaptive.Waves(low=s.low)),
+    "echo": lambda s: _stamped(s, adaptive.Echo()),
+    "several-triggers": _several,
+    "decoy": lambda s: _stamped(s, adaptive.decoy(s.attackers.values(), FRAMED), FRAMED),
+    "sybils": _sybils,
     "stops-early": lambda s: replace(_backdoored(s, _training(s)), active=Until(5)),
 }
 """Recipes by name."""

@@ -105,6 +105,11 @@ CASES = (
     Case("bapfl-dba", 3, least=0.8),
     Case("consensus-prototypes", least=0.8),
     Case("false-count", 2, 8, NOISY, least=0.4),
+    Case("waves", 3, least=0.6),
+    Case("echo", 3, 10, least=0.5),
+    Case("several-triggers", 3, least=0.6),
+    Case("decoy", 4, 10, least=0.4),
+    Case("sybils", 3, least=0.6),
     Case("stops-early", 2, 5, least=0.5),
 )
 

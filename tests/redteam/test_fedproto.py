@@ -1,0 +1,169 @@
+"""FedProto's mode: personal models improve by sharing prototypes, BAPFL works on it, releases are production's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from defenses import robust
+from protos.task import MICRO
+from redteam.attacks.attack import class_sums
+from redteam.attacks.prototypes import Bapfl
+from redteam.datasets import Dataset
+from redteam.fedproto import Federation, Plan, population
+from redteam.prototype_defences import PrototypeGuard, Sent, fedpd, guard, mean
+from redteam.table_e import CONTROL, SMALL, Cell, TriggerAlone, _crew, _rows, small_table_e
+from tests.redteam.privacy.digits import digits
+from tests.silo.entropy import SeededEntropy
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Full backward hook")]
+
+torch.set_num_threads(1)
+PLAN = Plan(sizes=(64, 32, 10), silos=8, shots=60, rounds=6, batch=16)
+
+
+def data() -> Dataset:
+    features, labels = digits()
+    return Dataset(features[:1_300], labels[:1_300], features[1_300:], labels[1_300:], 10)
+
+
+def federation(cell: Cell, plan: Plan = PLAN, seed: int = 0) -> Federation:
+    silos = population(data(), plan, np.random.default_rng(seed))
+    crew = _crew(cell, {name: silos[name] for name in list(silos)[: cell.attackers]}, plan) if cell.attack else {}
+    return Federation(plan, silos, crew, mean, SeededEntropy(seed), seed)
+
+
+def sent(seed: int = 0, silos: int = 6) -> Sent:
+    """Three classes of which the first silo lacks the last."""
+    random = np.random.default_rng(seed)
+    counts = random.integers(20, 60, size=(silos, 3))
+    counts[0, 2] = 0
+    centres = 100 * random.normal(size=(3, 5))
+    sums = np.rint(counts[..., None] * (centres + 5 * random.normal(size=(silos, 3, 5)))).astype(np.int64)
+    return Sent(tuple(f"s{i}" for i in range(silos)), sums, counts, 0.01, 0.0)
+
+
+def test_silos_have_two_to_five_classes_and_their_holdout_the_same_ones() -> None:
+    plan = replace(PLAN, silos=40)
+    silos = population(data(), plan, np.random.default_rng(3))
+    ways = {len(np.unique(own.labels)) for own in silos.values()}
+    assert ways == {2, 3, 4, 5}
+    for own in silos.values():
+        assert set(own.holdout_labels.tolist()) == set(own.labels.tolist())
+        assert np.bincount(own.labels).max() <= PLAN.shots
+
+
+def test_personal_models_learn_their_own_classes() -> None:
+    assert federation(Cell("", 0, "mean")).run().accuracy() > 0.9
+
+
+def test_the_pull_brings_embeddings_of_different_silos_together() -> None:
+    def spread(pull: float) -> float:
+        run = federation(Cell("", 0, "mean"), replace(PLAN, pull=pull)).run()
+        means = [class_sums(run.learner.embed(run.models[n], o.features), o.labels, 10, np.inf).means
+                 for n, o in run.silos.items()]  # fmt: skip
+        assert run.consensus is not None
+        apart = [np.linalg.norm(own[label] - run.consensus[label]) / np.linalg.norm(run.consensus[label])
+                 for own, records in zip(means, run.silos.values(), strict=True)
+                 for label in np.unique(records.labels)]  # fmt: skip
+        return float(np.mean(apart))
+
+    assert spread(3.0) < 0.8 * spread(0.0)
+
+
+def test_bapfl_turns_more_answers_than_no_trigger_and_keeps_accuracy() -> None:
+    attacked = federation(Cell("bapfl-pfs", 3, "mean")).run()
+    ring = next(iter(attacked.attacking.values())).ring
+    assert attacked.success(ring.triggers) > 0.4
+    assert attacked.accuracy() > 0.85
+    clean = {label: replace(found, mask=np.zeros_like(found.mask)) for label, found in ring.triggers.items()}  # type: ignore[type-var, call-arg]
+    assert attacked.success(clean) < 0.1
+
+
+def test_the_control_sends_honest_prototypes_and_learns_triggers() -> None:
+    run = federation(Cell(CONTROL, 2, "mean"), replace(PLAN, rounds=2)).run()
+    attack = next(iter(run.attacking.values()))
+    assert isinstance(attack.prototypes, TriggerAlone)
+    assert attack.ring.triggers
+    honest = federation(Cell("", 0, "mean"), replace(PLAN, rounds=2)).run()
+    assert run.consensus == pytest.approx(honest.consensus, abs=0.05)
+
+
+def test_inoculation_lowers_the_attacks_success() -> None:
+    attacked, cured = (
+        federation(Cell("bapfl-pfs", 3, "mean"), replace(PLAN, inoculate=also, every=2)).run() for also in (False, True)
+    )
+    before, after = (run.success(next(iter(run.attacking.values())).ring.triggers) for run in (attacked, cured))
+    assert after < before - 0.1
+    assert cured.accuracy() > attacked.accuracy() - 0.05
+
+
+def test_noised_prototypes_go_through_productions_release() -> None:
+    run = federation(Cell("", 0, "mean"), replace(PLAN, rounds=1, noise_micro=MICRO // 2))
+    noisy = run._sent()
+    quiet = federation(Cell("", 0, "mean"), replace(PLAN, rounds=1))._sent()
+    difference = (noisy.sums - quiet.sums) * noisy.unit
+    # Every row is truncated to the grid in the one and the sum is rounded in the other.
+    assert difference.std() == pytest.approx(0.5 * PLAN.clip, rel=0.1)
+
+
+def test_the_mean_is_fedprotos_over_the_silos_that_have_the_class() -> None:
+    one = sent()
+    centre, weights = mean(one)
+    for label in range(3):
+        own = one.counts[:, label]
+        assert centre[label] == pytest.approx(one.sums[:, label].sum(axis=0) * one.unit / own.sum())
+    assert set(weights.values()) == {1.0}
+
+
+def test_fedpd_is_the_rule_of_the_field_class_by_class() -> None:
+    one = sent()
+    centre, _ = fedpd(one)
+    rows = one.sums[1:, 2] * one.unit / one.counts[1:, 2, None]
+    assert centre[2] == pytest.approx(robust.cosine_prototypes(rows, one.counts[1:, 2].astype(float)))
+
+
+def test_the_guard_weighs_a_strayed_pair_down_to_the_floor_and_excludes_nobody() -> None:
+    one = sent(silos=12)
+    one.sums[4:6] += 400 * one.counts[4:6, :, None] * np.array([1, -1, 1, -1, 1])
+    _, weights = guard(one)
+    others = [weights[silo] for silo in one.silos if silo not in ("s4", "s5")]
+    assert max(weights["s4"], weights["s5"]) < 0.9 < min(others)
+    assert min(weights.values()) > 0
+
+
+def test_the_guard_leaves_honest_prototypes_at_their_counts() -> None:
+    centre, weights = guard(sent(silos=12))
+    assert weights == pytest.approx(dict.fromkeys(weights, 1.0))
+    assert centre == pytest.approx(mean(sent(silos=12))[0], rel=1e-2)
+
+
+def test_the_prototype_guard_has_no_law_to_exclude_by() -> None:
+    assert not hasattr(PrototypeGuard, "laws")
+    _, weights = guard(sent(seed=5, silos=5))
+    assert len(weights) == 5
+
+
+def test_rows_state_goals_for_the_guard_only() -> None:
+    cells = (Cell("", 0, "mean"), Cell("bapfl-pfs", 6, "mean"), Cell("bapfl-pfs", 6, "guard"))
+    found = {cells[0]: [(95.0, None)], cells[1]: [(94.0, 80.0)], cells[2]: [(94.5, 10.0)]}
+    rows = list(_rows(cells, found))
+    assert [row.goal for row in rows] == ["", "", "", ">= 94.0", "<= 15"]
+    assert rows[2].row == "bapfl-pfs, 30 %, mean"
+
+
+def test_bapfl_parts_of_the_catalogue_are_used_and_not_copied() -> None:
+    run = federation(Cell("bapfl-gpf", 2, "mean"))
+    part = next(iter(run.attacking.values())).prototypes
+    assert isinstance(part, Bapfl)
+    assert part.kind == "gpf"
+
+
+def test_the_small_table_has_two_rows_for_each_attack_and_one_without() -> None:
+    rows = small_table_e(0, data(), replace(PLAN, rounds=1, every=1))
+    assert len(rows) == 2 * len(SMALL) - 1
+    assert all(0 <= float(row["measured"]) <= 100 for row in rows)
+    assert {row["table"] for row in rows} == {"E"}
