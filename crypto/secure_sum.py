@@ -28,7 +28,8 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +54,33 @@ _MANY_CHUNKS = 128
 """From here on helper processes are worth their start (half a second) and memory."""
 
 
+class ChunkKey(Protocol):
+    """What turns chunks of slots into words that the coordinator can add, and back; see `ckks.CkksKey`."""
+
+    def encrypt_all(self, slots: NDArray[np.int64]) -> list[bytes]:
+        """Fresh chunks (`ring.parse_fresh`) of slots, shape [n, 2048], int64, each below 2^36 in size."""
+
+    def decrypt_all(self, chunks: Sequence[bytes]) -> NDArray[np.float64]:
+        """Slots of full chunks (`ring.parse_chunk`), shape [n, 2048]; raises BadCiphertext before it decrypts any."""
+
+    def start_helpers(self) -> None:
+        """Get ready for many chunks."""
+
+
 class SiloSum:
     """`SumKeys` of packed CKKS. Neither `repr` nor any message shows the secrets."""
 
-    def __init__(self, secret: bytes) -> None:
-        """Read what `deal` made; raises KeyMismatch for another scheme or damaged secrets."""
+    def __init__(
+        self, secret: bytes, scheme: str = SCHEME, load: Callable[[bytes], ChunkKey] = ckks.CkksKey.load
+    ) -> None:
+        """Read what `deal` made; raises KeyMismatch for another scheme or damaged secrets.
+
+        `load` makes the key of the chunks from its seed; simulators have one that does not encrypt.
+        """
         try:
             blob = canonical.loads(secret)
-            if set(blob) != {"ckks", "epoch", "federation", "model", "scheme", "tags"} or blob["scheme"] != SCHEME:
-                raise KeyMismatch(f"these secrets are not of the scheme {SCHEME}; ask the steward for a new deal")
+            if set(blob) != {"ckks", "epoch", "federation", "model", "scheme", "tags"} or blob["scheme"] != scheme:
+                raise KeyMismatch(f"these secrets are not of the scheme {scheme}; ask the steward for a new deal")
             seed, tag_secret, model_secret = (
                 base64.b64decode(blob[name], validate=True) for name in ("ckks", "tags", "model")
             )
@@ -71,7 +90,7 @@ class SiloSum:
             raise KeyMismatch("dealt secrets of wrong length; ask the steward for a new deal")
         self._federation, self._epoch = blob["federation"], blob["epoch"]
         self._secret, self._tag_secret, self._model_secret = secret, tag_secret, model_secret
-        self._key = ckks.CkksKey.load(seed)
+        self._key = load(seed)
 
     @property
     def model_secret(self) -> bytes:
@@ -224,11 +243,11 @@ class PackedCkks:
         return SiloSum(secret)
 
 
-def deal(federation: str, epoch: int) -> bytes:
+def deal(federation: str, epoch: int, scheme: str = SCHEME) -> bytes:
     """Fresh secrets of an epoch from the operating system: CKKS key seed, tag and model secrets, one canonical blob."""
     secrets = {"ckks": ckks.generate(), "model": os.urandom(_SECRET_BYTES), "tags": os.urandom(_SECRET_BYTES)}
     texts = {name: base64.b64encode(secret).decode("ascii") for name, secret in secrets.items()}
-    return canonical.dumps({**texts, "epoch": epoch, "federation": federation, "scheme": SCHEME})
+    return canonical.dumps({**texts, "epoch": epoch, "federation": federation, "scheme": scheme})
 
 
 def _blocks(count: int) -> list[slice]:
