@@ -19,3 +19,7 @@ class BadDataFile(RedTeamError):
 
 class BadPartition(RedTeamError):
     """Raised when records cannot be split as asked; ask for fewer silos, or smaller ones."""
+
+
+class BadScenario(RedTeamError):
+    """Raised for a scenario or sweep that cannot be run; the message names the key and what it may be."""
