@@ -23,3 +23,7 @@ class BadPartition(RedTeamError):
 
 class BadScenario(RedTeamError):
     """Raised for a scenario or sweep that cannot be run; the message names the key and what it may be."""
+
+
+class SweepFailed(RedTeamError):
+    """Raised when the machinery of a sweep fails, not a cell of it; what is finished is kept, so run it again."""

@@ -22,7 +22,7 @@ from redteam.world import World, build
 from silo.data import Records
 from silo.trainer import Trainer, trainer_for
 
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm")  # noqa: S108 (a private directory is made in it)
 """Where there is a file system in memory, stores lie on it: every fsync of production is made and costs nothing."""
 _TURNS_A_ROUND = 40
 
@@ -100,7 +100,11 @@ class Row:
         if rounds:
             found["first_conviction"] = rounds[0]
         if self.success is not None:
-            found |= {"success": self.success, "success_max": max(self.successes), "success_mean": _late(self.successes)}
+            found |= {
+                "success": self.success,
+                "success_max": max(self.successes),
+                "success_mean": _late(self.successes),
+            }
         return found
 
     def to_json(self) -> dict[str, Any]:

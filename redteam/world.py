@@ -155,9 +155,7 @@ def _without_privacy(draft: Task, model: bytes) -> tuple[Task, bytes]:
     silent = replace(draft.training, noise_micro=NO_NOISE_MICRO)
     budget = Budget(_UNBOUNDED, draft.budget.delta_nano)
     counts, evaluation = (max(NO_NOISE_MICRO, 1000),) * 2
-    task = replace(
-        draft, training=silent, budget=budget, counts_noise_micro=counts, evaluation_noise_micro=evaluation
-    )
+    task = replace(draft, training=silent, budget=budget, counts_noise_micro=counts, evaluation_noise_micro=evaluation)
     return task, model
 
 
