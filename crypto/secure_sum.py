@@ -58,10 +58,10 @@ class ChunkKey(Protocol):
     """What turns chunks of slots into words that the coordinator can add, and back; see `ckks.CkksKey`."""
 
     def encrypt_all(self, slots: NDArray[np.int64]) -> list[bytes]:
-        """Fresh chunks (`ring.parse_fresh`) of slots, shape [n, 2048], int64, each below 2^36 in size."""
+        """Fresh chunks (`ring.parse_fresh`) of slots, int64[n, SLOTS]; OutOfRange for more than the modulus holds."""
 
     def decrypt_all(self, chunks: Sequence[bytes]) -> NDArray[np.float64]:
-        """Slots of full chunks (`ring.parse_chunk`), shape [n, 2048]; raises BadCiphertext before it decrypts any."""
+        """Slots of full chunks (`ring.parse_chunk`), float64[n, SLOTS]; raises BadCiphertext before it decrypts any."""
 
     def start_helpers(self) -> None:
         """Get ready for many chunks."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto import ring
+from crypto.ckks import MAX_SLOT
 from crypto.errors import OutOfRange
 from crypto.packing import SLOTS
 from crypto.scheme import SCHEME
@@ -20,7 +21,6 @@ from crypto.secure_sum import SiloSum, deal
 
 PLAIN = "plain, for simulations only"
 """What dealt secrets say, so that no silo of production takes them."""
-MAX_SLOT = 2**36
 _NO_SEED = bytes(ring.SEED_BYTES)
 
 
@@ -30,7 +30,7 @@ class PlainKey:
     def encrypt_all(self, slots: NDArray[np.int64]) -> list[bytes]:
         """See `ChunkKey`; raises OutOfRange as the real one does."""
         if slots.ndim != 2 or slots.shape[1] != SLOTS or int(np.abs(slots).max(initial=0)) >= MAX_SLOT:
-            raise OutOfRange(f"a chunk has {SLOTS} slots below 2^36; only quantised updates are sent")
+            raise OutOfRange(f"a chunk has {SLOTS} slots that the real modulus holds; only quantised updates are sent")
         words = np.zeros((len(slots), ring.DEGREE), dtype="<u8")
         words[:, :SLOTS] = np.mod(slots, ring.Q)
         return [_NO_SEED + row.tobytes() for row in words]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from audit.history import History, RoundView
 from coordinator.service import Service
 from redteam.scenario import Scenario
+from redteam.shared import Reader
 from redteam.simulator import DirectLink, Simulation
 from redteam.world import World, build
 from silo.data import Records
@@ -142,7 +143,7 @@ class _Runner:
         self._world, self._on_round = world, on_round
         self._meter = Meter()
         seats = {name: dataclasses.replace(seat, link=self._meter.link) for name, seat in world.seats.items()}
-        self._simulation = Simulation(directory, world.task, world.model, world.policy, seats, world.entropy)
+        self._simulation = Simulation(directory, world.task, world.model, world.policy, seats, world.entropy, Reader())
         self._tests = [_tester(world, part) for part in (world.test, world.triggered) if part is not None]
         self._digest = ""
         self._measured: tuple[float, ...] = ()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from audit import history as audit_history
 from crypto import ring
+from crypto.ckks import MAX_SLOT
 from crypto.errors import CheckFailed, KeyMismatch, OutOfRange
 from crypto.packing import FIELDS_PER_CHUNK, SLOTS, Packing
 from crypto.secure_sum import PackedCkks
@@ -55,7 +56,7 @@ def test_folds_through_the_coordinators_ring_are_those_of_plain_integers() -> No
 
 def test_slots_beyond_the_real_modulus_are_refused_as_there() -> None:
     with pytest.raises(OutOfRange, match="quantised"):
-        PlainKey().encrypt_all(np.full((1, SLOTS), 2**36))
+        PlainKey().encrypt_all(np.full((1, SLOTS), MAX_SLOT))
 
 
 def test_production_takes_no_secrets_of_the_open_sum_nor_the_other_way_round() -> None:
