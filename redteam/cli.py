@@ -140,7 +140,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _runner(options: argparse.Namespace) -> Runner:
-    from redteam.sweep import processes, ray_cluster
+    from redteam.runners import processes, ray_cluster
 
     return ray_cluster(options.ray) if options.ray else processes(options.workers or _cores())
 

@@ -285,8 +285,15 @@ def _require_consistent(scenario: Scenario) -> None:
         raise BadScenario("scenario: model.hidden must begin with two numbers of channels for a lenet")
     if scenario.attack.last and scenario.attack.last < scenario.attack.first:
         raise BadScenario("scenario: attack.last must be 0 or not before attack.first")
+    _require_parameters(scenario.attack)
     if scenario.engine.search:
         _require_search()
+
+
+def _require_parameters(spec: AttackSpec) -> None:
+    from redteam.cast import require_parameters  # attacks need a scenario's types
+
+    require_parameters(spec)
 
 
 def _require_search() -> None:

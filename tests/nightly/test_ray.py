@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from redteam.sweep import Cells, parse_sweep, ray_cluster, run_sweep
+from redteam.runners import ray_cluster
+from redteam.sweep import Cells, parse_sweep, run_sweep
 
 pytestmark = pytest.mark.nightly
 

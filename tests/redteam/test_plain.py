@@ -22,9 +22,9 @@ from crypto.tags import Contribution
 from protos.task import MICRO, Policy, Task
 from redteam.attacks import data, local, updates
 from redteam.attacks.attack import Attack
+from redteam.entropy import SeededEntropy
 from redteam.plain import PlainKey, PlainSum
 from redteam.simulator import Seat, Simulation
-from redteam.world import SeededEntropy
 from tests.integration.federation import SILOS, policy, records, task
 
 PLAN = "ab" * 32

@@ -10,10 +10,10 @@ import pytest
 from audit.errors import BrokenLog, InvalidRecord
 from audit.files import LogFile
 from audit.history import History
+from redteam.entropy import SeededEntropy
 from redteam.plain import PlainSum
 from redteam.shared import Reader
 from redteam.simulator import Seat, Simulation
-from redteam.world import SeededEntropy
 from tests.integration.federation import SILOS, policy, records, task
 
 pytestmark = pytest.mark.integration

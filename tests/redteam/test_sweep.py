@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from redteam import sweep as module
+from redteam import runners, sweep
 from redteam.errors import SweepFailed
-from redteam.sweep import Cell, Cells, Result, here, parse_sweep, processes, ray_cluster, run_sweep
+from redteam.runners import here, processes, ray_cluster
+from redteam.sweep import Cell, Cells, Result, parse_sweep, run_sweep
 
 TINY: dict[str, Any] = {
     "table": "T",
@@ -47,7 +48,7 @@ def faked(cells: Sequence[Cell], data: Path) -> Iterator[Result]:
 
 
 def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
-    sweep, cells, ran = parse_sweep(TINY), Cells(tmp_path), []
+    plan, cells, ran = parse_sweep(TINY), Cells(tmp_path), []
 
     def runner(given: Sequence[Cell], data: Path) -> Iterator[Result]:
         ran.extend(cell.seed for cell in given)
@@ -58,22 +59,22 @@ def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
         raise SweepFailed("killed")
 
     with pytest.raises(SweepFailed):
-        run_sweep(sweep, tmp_path, cells, dying)
-    tally = run_sweep(sweep, tmp_path, cells, runner)
+        run_sweep(plan, tmp_path, cells, dying)
+    tally = run_sweep(plan, tmp_path, cells, runner)
     assert ran == [2]
     assert (tally.before, tally.done) == (2, 1)
 
 
 def test_a_cell_that_fails_leaves_the_others_and_is_tried_again(tmp_path: Path) -> None:
-    sweep, cells = parse_sweep(TINY), Cells(tmp_path)
+    plan, cells = parse_sweep(TINY), Cells(tmp_path)
 
     def runner(given: Sequence[Cell], data: Path) -> Iterator[Result]:
         for cell, row in faked(given, data):
             yield cell, ValueError("no luck") if cell.seed == 1 else row
 
-    tally = run_sweep(sweep, tmp_path, cells, runner)
+    tally = run_sweep(plan, tmp_path, cells, runner)
     assert tally.failed == {"T: calm, plain, seed 1": "ValueError: no luck"}
-    assert run_sweep(sweep, tmp_path, cells, faked).done == 1
+    assert run_sweep(plan, tmp_path, cells, faked).done == 1
 
 
 def test_equal_scenarios_of_two_rows_are_one_cell() -> None:
@@ -87,7 +88,7 @@ def test_half_a_file_is_never_taken_for_a_result(tmp_path: Path, monkeypatch: py
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(sweep.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         cells.keep(cell, {"metrics": {}})
     assert not cells.has(cell.scenario)
@@ -95,10 +96,10 @@ def test_half_a_file_is_never_taken_for_a_result(tmp_path: Path, monkeypatch: py
 
 
 def test_a_tiny_scenario_runs_to_its_end_in_this_process(tmp_path: Path) -> None:
-    sweep, cells = parse_sweep({**TINY, "seeds": [0]}), Cells(tmp_path)
-    tally = run_sweep(sweep, tmp_path, cells, here)
+    plan, cells = parse_sweep({**TINY, "seeds": [0]}), Cells(tmp_path)
+    tally = run_sweep(plan, tmp_path, cells, here)
     assert not tally.failed
-    metrics = cells.metrics(sweep.cells[0].scenario)
+    metrics = cells.metrics(plan.cells[0].scenario)
     assert metrics is not None
     assert 0 < metrics["accuracy"] < 1
 
@@ -163,10 +164,10 @@ def test_a_worker_killed_between_cells_is_replaced(tmp_path: Path) -> None:
 
 def test_workers_that_always_die_end_the_sweep_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(cells: Sequence[Cell], data: Path, workers: int) -> Iterator[Result]:
-        raise module.BrokenProcessPool("gone")
+        raise runners.BrokenProcessPool("gone")
         yield
 
-    monkeypatch.setattr(module, "_pooled", broken)
+    monkeypatch.setattr(runners, "_pooled", broken)
     with pytest.raises(SweepFailed, match="die again and again"):
         run_sweep(parse_sweep(TINY), tmp_path, Cells(tmp_path), processes(1))
 
