@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from audit.history import History, RoundView
 from coordinator.service import Service
+from redteam.errors import BadScenario
 from redteam.scenario import Scenario
 from redteam.shared import Reader
 from redteam.simulator import DirectLink, Simulation
@@ -87,6 +88,7 @@ class Row:
             "worst_silo": float(local.min()),
             "gap": float(local.max() - local.min()),
             "variance": float(local.var()),
+            "void": self.void / max(1, self.rounds),
             "honest_excluded": _share(len(one.excluded) for one in honest) / max(1, self.rounds),
             "honest_suspected": _share(len(one.suspected) for one in honest) / max(1, self.rounds),
             "honest_convicted": _share(one.convicted is not None for one in honest),
@@ -125,6 +127,9 @@ def _late(values: tuple[float, ...]) -> float:
 
 def run(scenario: Scenario, data: Path, on_round: Callable[[int, int], None] | None = None) -> Row:
     """Run a scenario to its end.
+
+    Raises:
+        RedTeamError, SiloError: it cannot be run; the message says what to change.
 
     Args:
         scenario: what to run.
@@ -182,8 +187,9 @@ class _Runner:
         raise RuntimeError("no silo holds the current model")
 
     def _row(self, history: History, seconds: float) -> Row:
-        model = self._model(history)
         views = [view for view in history.rounds if view.outcome is not None]
+        _require_decisions(views)
+        model = self._model(history)
         accuracies = tuple(one[0] for one in self._course)
         successes = tuple(one[1] for one in self._course if len(one) > 1)
         return Row(
@@ -257,6 +263,13 @@ class MeteredLink(DirectLink):
         for chunk in chunks:
             self._meter.carried += len(chunk)
             yield chunk
+
+
+def _require_decisions(views: list[RoundView]) -> None:
+    """A defence that cannot judge this model makes every round void, which is no measurement of anything."""
+    reasons = {view.outcome.reason for view in views if view.outcome is not None and view.decision is None}
+    if reasons and all(view.decision is None for view in views):
+        raise BadScenario(f"scenario: every round is void, the first one for this: {sorted(reasons)[0]}")
 
 
 def _rounds(views: list[RoundView], name: str, verdict: str) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ def split(scenario: Scenario, data: Dataset) -> Split:
     )
 
 
-def tested(scenario: Scenario, data: Dataset) -> Records:
+def evaluation(scenario: Scenario, data: Dataset) -> Records:
     """The scenario's test records, as a hold-out."""
     count = scenario.data.test or len(data.test_labels)
     chosen = stream(scenario.seed, "test").permutation(len(data.test_labels))[:count]

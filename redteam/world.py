@@ -26,7 +26,7 @@ from redteam.entropy import SeededEntropy, stream
 from redteam.plain import PlainSum
 from redteam.scenario import Scenario
 from redteam.simulator import Seat
-from redteam.split import Split, split, tested
+from redteam.split import Split, evaluation, split
 from silo.data import Records
 from silo.entropy import Entropy
 from silo.pack import draft_task, pack_task, step_log2
@@ -69,7 +69,7 @@ def build(scenario: Scenario, directory: Path) -> World:
         SiloError: no noise meets the budget, or the model does not fit.
     """
     data = _loaded(scenario.data.set, directory)
-    parts, test = split(scenario, data), tested(scenario, data)
+    parts, test = split(scenario, data), evaluation(scenario, data)
     task, model = task_of(scenario, data, min(len(own.labels) for own in parts.records.values()))
     crew = crew_of(scenario, data, parts)
     seats = {silo: _seat(scenario, parts, crew.get(silo), silo) for silo in parts.records}
