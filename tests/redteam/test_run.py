@@ -106,7 +106,7 @@ def test_fairness_numbers_are_of_honest_silos_only() -> None:
 
 
 def test_a_defence_that_cannot_judge_the_model_is_an_error_and_no_row() -> None:
-    with pytest.raises(BadScenario, match="every round is void.*flab reads the exact output layer"):
+    with pytest.raises(BadScenario, match=r"every round is void.*flab reads the exact output layer"):
         row("flab")
 
 
