@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from audit.history import History, RoundView
 from coordinator.service import Service
+from redteam import arguments
 from redteam.errors import BadScenario
 from redteam.scenario import Scenario
 from redteam.shared import Reader
@@ -139,8 +140,11 @@ def run(scenario: Scenario, data: Path, on_round: Callable[[int, int], None] | N
     # One core for each run: a sweep has a process for each core.
     _use_one_core(scenario)
     world = build(scenario, data)
-    with tempfile.TemporaryDirectory(dir=_memory(), prefix="concordat-redteam-") as directory:
-        return _Runner(world, Path(directory), on_round).run()
+    runners: list[_Runner] = []
+    rule = arguments.registered(scenario.federation.defense, lambda: runners[0].history if runners else None)
+    with tempfile.TemporaryDirectory(dir=_memory(), prefix="concordat-redteam-") as directory, rule:
+        runners.append(_Runner(world, Path(directory), on_round))
+        return runners[0].run()
 
 
 class _Runner:
@@ -153,6 +157,11 @@ class _Runner:
         self._digest = ""
         self._measured: tuple[float, ...] = ()
         self._course: list[tuple[float, ...]] = []
+
+    @property
+    def history(self) -> History:
+        """The coordinator's."""
+        return self._simulation.history
 
     def run(self) -> Row:
         started = time.perf_counter()

@@ -49,9 +49,9 @@ def _attacks() -> Iterable[str]:
 
 
 def _defenses() -> Iterable[str]:
-    from defenses import registry
+    from redteam import arguments
 
-    return registry.names()
+    return arguments.names()
 
 
 @dataclass(frozen=True)

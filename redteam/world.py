@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crypto.secure_sum import PackedCkks
 from protos.task import MICRO, Budget, Deadlines, Policy, Task, Training
-from redteam import datasets
+from redteam import arguments, datasets
 from redteam.attacks.attack import Attack
 from redteam.attacks.parts import NO_NOISE_MICRO
 from redteam.cast import crew_of, triggered
@@ -111,7 +111,7 @@ def _description(scenario: Scenario, data: Dataset) -> dict[str, Any]:
         "learning_rate": plan.learning_rate,
         "clip": plan.clip,
         "evaluation_noise": 20.0,
-        "evaluation_every": plan.rounds,
+        "evaluation_every": 1 if scenario.federation.defense in arguments.FAIR else plan.rounds,
         "counts_noise": plan.counts_noise,
         "epsilon": plan.epsilon or 1.0,
         "delta": plan.delta,

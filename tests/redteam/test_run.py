@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from audit.history import History
+from defenses import registry
+from defenses.errors import NeedsArgument
 from redteam import run as module
 from redteam.errors import BadScenario
 from redteam.run import Row, run
@@ -103,6 +105,26 @@ def test_fairness_numbers_are_of_honest_silos_only() -> None:
     assert result.metrics["worst_silo"] == min(honest)
     assert result.metrics["gap"] == max(honest) - min(honest)
     assert result.metrics["variance"] == pytest.approx(np.var(honest))
+
+
+def test_q_fedavg_weighs_by_the_logged_errors_of_the_round_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights against counts times losses, which are read from the log's adoptions here on their own."""
+    seen: list[History] = []
+    close = Simulation.close
+    monkeypatch.setattr(Simulation, "close", lambda self: (seen.append(self.history), close(self))[1])
+    silos = run(parse(with_defense("q-fedavg")), NOWHERE).silos
+    counts = np.array([one.count for one in silos], dtype=float)
+    for number, view in enumerate(seen[0].rounds):
+        wanted = counts.copy()
+        if number:
+            outcome = seen[0].rounds[number - 1].outcome
+            assert outcome is not None
+            said = {signed.signer: signed.body["evaluation"] for signed in outcome.adoptions}
+            wanted *= [1 - said[one.name]["correct"] / said[one.name]["total"] for one in silos]
+        assert [one.weights[number] for one in silos] == pytest.approx(wanted / wanted.sum(), abs=1.5 / 1024)
+        assert view.decision is not None
+    with pytest.raises(NeedsArgument):
+        registry.get("q-fedavg")
 
 
 def test_a_defence_that_cannot_judge_the_model_is_an_error_and_no_row() -> None:
