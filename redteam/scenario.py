@@ -113,7 +113,7 @@ class AttackSpec:
 
     Attributes:
         name: an attack of `redteam.attacks.catalogue`, or `none`.
-        share: part of the silos, or of the record counts, that attackers have.
+        share: part of the silos, or of the record counts, that attackers have; 0 measures success without attackers.
         by: `silos` or `weight`: what `share` is a part of. By weight, the nearest that whole silos come to.
         first, last: rounds in which it attacks; last 0 for all from `first` on.
         data, local, updates: parameters that replace the defaults of these parts, such as `data = {share = 0.9}`.

@@ -34,6 +34,7 @@ from silo.trainer import Trainer, trainer_for
 
 _UNBOUNDED = 2**53 - 1
 """The largest ε that a ledger can hold, for tasks without DP."""
+_SOMEBODY = 0.01
 _COUNTS_NOISE = MICRO // 1000
 """Of tasks without DP: a deviation of a thousandth of a record."""
 
@@ -71,10 +72,16 @@ def build(scenario: Scenario, directory: Path) -> World:
     data = _loaded(scenario.data.set, directory)
     parts, test = split(scenario, data), evaluation(scenario, data)
     task, model = task_of(scenario, data, min(len(own.labels) for own in parts.records.values()))
-    crew = crew_of(scenario, data, parts)
+    crew, liars = crew_of(scenario, data, parts), crew_of(_with_somebody(scenario), data, parts)
     seats = {silo: _seat(scenario, parts, crew.get(silo), silo) for silo in parts.records}
-    aim, entropy = triggered(crew, parts, test), SeededEntropy(scenario.seed)
+    aim, entropy = triggered(liars, parts, test), SeededEntropy(scenario.seed)
     return World(scenario, task, model, policy_of(scenario), parts.records, crew, seats, test, aim, entropy)
+
+
+def _with_somebody(scenario: Scenario) -> Scenario:
+    """The scenario with at least one attacker: what its trigger does to a model that nobody poisoned is worth a row."""
+    attack = scenario.attack
+    return scenario if attack.share else replace(scenario, attack=replace(attack, share=_SOMEBODY))
 
 
 def policy_of(scenario: Scenario) -> Policy:

@@ -71,6 +71,18 @@ def test_parameters_reach_the_parts_of_every_attacker() -> None:
     assert set(world.triggered.holdout_labels) == {2}
 
 
+def test_success_of_a_trigger_is_measured_without_attackers_too() -> None:
+    attack = {"name": "badnets", "data": {"target": 4}}
+    linear = {"model": {"kind": "linear"}}
+    without, with_them = (
+        build(parse({**linear, "attack": {**attack, "share": share}}), Path("none")) for share in (0, 0.2)
+    )
+    assert (len(without.crew), len(with_them.crew)) == (0, 2)
+    assert without.triggered is not None
+    assert with_them.triggered is not None
+    assert np.array_equal(without.triggered.holdout_features, with_them.triggered.holdout_features)
+
+
 @pytest.mark.parametrize(
     ("attack", "message"),
     [
