@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from redteam.run import Row
+from redteam.measured import Row
 from redteam.sweep import Sweep
 from redteam.tables import SHOWN, Entry
 
@@ -47,7 +47,7 @@ def show_table(sweep: Sweep, found: Sequence[Entry]) -> None:
 
 def shown(entry: Entry) -> str:
     """Mean, half of the interval, goal with whether it is met, and the papers' number."""
-    text = f"{entry.mean:.3f}"
+    text = f"{entry.mean:.3f}" if entry.n else "never"
     if not math.isnan(entry.high):
         text += f" ±{entry.high - entry.mean:.3f}"
     if entry.goal:

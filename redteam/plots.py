@@ -13,7 +13,7 @@ _ROOM = 380
 
 def plot(found: Sequence[Entry], metric: str) -> str:
     """An SVG of all entries of a metric that lies within 0 and 1; a single seed has no whisker."""
-    chosen = [entry for entry in found if entry.metric == metric]
+    chosen = [entry for entry in found if entry.metric == metric and entry.n]
     bands = [
         Band(f"{entry.row} · {entry.defense}", _within(entry.mean), _bound(entry, entry.low), _bound(entry, entry.high))
         for entry in chosen

@@ -6,21 +6,20 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit.history import History, RoundView
-from coordinator.service import Service
 from redteam import arguments
 from redteam.errors import BadScenario
+from redteam.measured import Row, SiloRow, mean_of
+from redteam.meter import Meter
 from redteam.scenario import Scenario
 from redteam.shared import Reader
-from redteam.simulator import DirectLink, Simulation
+from redteam.simulator import Simulation
 from redteam.world import World, build
 from silo.data import Records
 from silo.trainer import Trainer, trainer_for
@@ -30,112 +29,16 @@ MEMORY = Path("/dev/shm")  # noqa: S108 (a private directory is made in it)
 _TURNS_A_ROUND = 40
 
 
-@dataclass(frozen=True)
-class SiloRow:
-    """One silo's part.
-
-    Attributes:
-        count: its noised record count.
-        weights: in units of the total weight, one for each round; 0 where it had none.
-        excluded, suspected: rounds with that verdict, from 1.
-        convicted: the round that convicted it, or None.
-        effective: mean of `weights`.
-        accuracy: of the final model on its hold-out.
-    """
-
-    name: str
-    attacks: bool
-    count: int
-    weights: tuple[float, ...]
-    excluded: tuple[int, ...]
-    suspected: tuple[int, ...]
-    convicted: int | None
-    effective: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a scenario came to. Shares are within 0 and 1; success is None for an untargeted attack or none.
-
-    Attributes:
-        accuracy, success: of the final model on test records; success leaves out records of the target class.
-        accuracies, successes: after each round.
-        silos: sorted by name.
-        rounds, void: closed rounds, and how many of them left the old model.
-        seconds: of the whole run, on whatever machine it ran.
-        carried: bytes between silos and coordinator.
-    """
-
-    scenario: dict[str, Any]
-    accuracy: float
-    success: float | None
-    accuracies: tuple[float, ...]
-    successes: tuple[float, ...]
-    silos: tuple[SiloRow, ...]
-    rounds: int
-    void: int
-    seconds: float
-    carried: int
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Single numbers for tables; those that make no sense for this run are absent."""
-        honest = [one for one in self.silos if not one.attacks]
-        bad = [one for one in self.silos if one.attacks]
-        local = np.array([one.accuracy for one in honest])
-        found = {
-            "accuracy": self.accuracy,
-            "worst_silo": float(local.min()),
-            "gap": float(local.max() - local.min()),
-            "variance": float(local.var()),
-            "void": self.void / max(1, self.rounds),
-            "honest_excluded": _share(len(one.excluded) for one in honest) / max(1, self.rounds),
-            "honest_suspected": _share(len(one.suspected) for one in honest) / max(1, self.rounds),
-            "honest_convicted": _share(one.convicted is not None for one in honest),
-            "seconds_a_round": self.seconds / max(1, self.rounds),
-            "bytes_a_round": self.carried / max(1, self.rounds),
-        }
-        if bad:
-            found["attackers_weight"] = sum(one.effective for one in bad)
-            found["attackers_excluded"] = _share(len(one.excluded) for one in bad) / max(1, self.rounds)
-            found["attackers_convicted"] = _share(one.convicted is not None for one in bad)
-        rounds = sorted(one.convicted for one in bad if one.convicted is not None)
-        if rounds:
-            found["first_conviction"] = rounds[0]
-        if self.success is not None:
-            found |= {
-                "success": self.success,
-                "success_max": max(self.successes),
-                "success_mean": _late(self.successes),
-            }
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, with the metrics."""
-        return {**dataclasses.asdict(self), "metrics": self.metrics}
-
-
-def _share(values: Iterable[float]) -> float:
-    numbers = [float(value) for value in values]
-    return sum(numbers) / len(numbers) if numbers else 0.0
-
-
-def _late(values: tuple[float, ...]) -> float:
-    """Mean over the second half of the rounds, when the model works: the papers' mean over rounds."""
-    return _share(values[len(values) // 2 :])
-
-
 def run(scenario: Scenario, data: Path, on_round: Callable[[int, int], None] | None = None) -> Row:
     """Run a scenario to its end.
-
-    Raises:
-        RedTeamError, SiloError: it cannot be run; the message says what to change.
 
     Args:
         scenario: what to run.
         data: directory with the data sets.
         on_round: called with closed and all rounds.
+
+    Raises:
+        RedTeamError, SiloError: it cannot be run; the message says what to change.
     """
     # One core for each run: a sweep has a process for each core.
     _use_one_core(scenario)
@@ -226,52 +129,9 @@ class _Runner:
             excluded=rounds["excluded"],
             suspected=rounds["suspected"],
             convicted=_conviction(views, name),
-            effective=_share(weights),
+            effective=mean_of(weights),
             accuracy=_share_right(_tester(self._world, self._world.records[name]), model),
         )
-
-
-@dataclass
-class Meter:
-    """Counts what links carry."""
-
-    carried: int = field(default=0)
-
-    def link(self, service: Service, peer: str) -> MeteredLink:
-        """For `Seat.link`."""
-        return MeteredLink(service, peer, self)
-
-
-class MeteredLink(DirectLink):
-    """A `DirectLink` whose bytes are counted."""
-
-    def __init__(self, service: Service, peer: str, meter: Meter) -> None:
-        super().__init__(service, peer)
-        self._meter = meter
-
-    def tail(self, size: int, wait_s: float) -> tuple[list[bytes], bytes]:
-        """See `Link`."""
-        records, head = super().tail(size, wait_s)
-        self._meter.carried += sum(map(len, records)) + (len(head) if records else 0)
-        return records, head
-
-    def submit(self, message: bytes) -> tuple[str, ...]:
-        """See `Link`."""
-        self._meter.carried += len(message)
-        return super().submit(message)
-
-    def upload(self, digest: str, chunks: Iterable[bytes]) -> None:
-        """See `Link`."""
-        super().upload(digest, self._counted(chunks))
-
-    def download(self, digest: str) -> Iterator[bytes]:
-        """See `Link`."""
-        return self._counted(super().download(digest))
-
-    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._meter.carried += len(chunk)
-            yield chunk
 
 
 def _require_decisions(views: list[RoundView]) -> None:

@@ -6,6 +6,7 @@ there is whole and is not run again. Workers are processes, one scenario at a ti
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from redteam.errors import BadScenario
 from redteam.scenario import Scenario, changed, parse, read_table
 
 OPERATORS = ("<=", ">=")
+POOLED = "all rows"
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A table to measure. `cut` says what was left out of the full setting, `why` what the numbers mean."""
+    """A table to measure. `cut` says what was left out of the full setting, `why` what the numbers mean.
+
+    `goals` are of all cells of a defence together: the row `POOLED` of the table.
+    """
 
     table: str
     title: str
     cut: str
     why: str
     cases: tuple[Case, ...]
+    goals: tuple[Goal, ...] = ()
 
     @property
     def cells(self) -> list[Cell]:
@@ -134,26 +140,52 @@ def parse_sweep(table: Mapping[str, Any]) -> Sweep:
     """The sweep of parsed TOML.
 
     Keys: `table`, `title`, `scenario` (a table of common values), `seeds`, `defenses`, and `rows`, each with `name`,
-    `changes` (dotted keys), and optionally `defenses`, `goals` and `reference`; optionally `cut` and `why`.
+    `changes` (dotted keys), and optionally `defenses`, `seeds`, `goals` and `reference`; optionally `cut`, `why`,
+    `goals` over all rows, and `axes`: lists of `name` and `changes`, by every combination of which each row is repeated.
 
     Raises:
         BadScenario: names what is missing, unknown or does not fit.
     """
     required = {"table", "title", "seeds", "defenses", "rows"}
-    _require_keys(table, "sweep", required, required | {"scenario", "cut", "why"})
+    _require_keys(table, "sweep", required, required | {"scenario", "cut", "why", "goals", "axes"})
     base = table.get("scenario", {})
     if not isinstance(base, dict) or not isinstance(table["rows"], list):
         raise BadScenario("sweep: scenario must be a table, and rows a list of tables")
-    cases = tuple(_case(row, base, table) for row in table["rows"])
+    rows = [variant for row in table["rows"] for variant in _variants(row, table.get("axes", []))]
+    cases = tuple(_case(row, base, table) for row in rows)
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
         raise BadScenario("sweep: two rows have one name; rename one")
-    return Sweep(table["table"], table["title"], table.get("cut", ""), table.get("why", ""), cases)
+    goals = tuple(_goal(one, POOLED) for one in table.get("goals", ()))
+    return Sweep(table["table"], table["title"], table.get("cut", ""), table.get("why", ""), cases, goals)
+
+
+def _variants(row: Any, axes: Any) -> Iterator[dict[str, Any]]:
+    """The row once for each combination of the axes; goals that name another row mean its same variant."""
+    if not isinstance(row, dict) or not isinstance(axes, list) or not all(isinstance(axis, list) for axis in axes):
+        raise BadScenario("sweep: rows must be a list of tables, and axes a list of lists of tables")
+    for axis in axes:
+        for point in axis:
+            _require_keys(point, "sweep: axes", {"name", "changes"}, {"name", "changes"})
+    for points in itertools.product(*axes):
+        suffix = "".join(f", {point['name']}" for point in points)
+        changes = {key: value for point in points for key, value in point["changes"].items()}
+        yield {
+            **row,
+            **({"name": f"{row['name']}{suffix}"} if "name" in row else {}),
+            "changes": {**changes, **row.get("changes", {})},
+            "goals": [_elsewhere(goal, suffix) for goal in row.get("goals", ())],
+        }
+
+
+def _elsewhere(goal: Any, suffix: str) -> Any:
+    if not isinstance(goal, dict) or "of" not in goal:
+        return goal
+    name, _, defense = goal["of"].rpartition(" / ")
+    return {**goal, "of": f"{name}{suffix} / {defense}"}
 
 
 def _case(row: Any, base: Mapping[str, Any], table: Mapping[str, Any]) -> Case:
-    if not isinstance(row, dict):
-        raise BadScenario("sweep: rows must be a list of tables")
     _require_keys(row, "sweep: row", {"name"}, {"name", "changes", "defenses", "goals", "reference", "seeds"})
     scenarios = {}
     for defense in row.get("defenses", table["defenses"]):

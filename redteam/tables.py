@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redteam.sweep import Case, Cells, Goal, Sweep
+from redteam.sweep import POOLED, Case, Cells, Goal, Sweep
 
 CONFIDENCE = 0.95
 COLUMNS = ("table", "row", "defense", "metric", "n", "mean", "low", "high", "goal", "met", "reference")
@@ -53,9 +54,16 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 def entries(sweep: Sweep, cells: Cells) -> list[Entry]:
     """All numbers of the cells that there are, in the order of the sweep; goals against means that exist."""
     found = [entry for case in sweep.cases for entry in _of_case(sweep.table, case, cells)]
+    found += _pooled(sweep, cells)
     means = {(entry.row, entry.defense, entry.metric): entry.mean for entry in found}
     goals = {(case.name, goal.defense, goal.metric): goal for case in sweep.cases for goal in case.goals}
-    return [_judged(entry, goals.get((entry.row, entry.defense, entry.metric)), means) for entry in found]
+    goals |= {(POOLED, goal.defense, goal.metric): goal for goal in sweep.goals}
+    return [_judged(entry, goals.get((entry.row, entry.defense, entry.metric)), means) for entry in found] + [
+        # No attacker was ever convicted, or nothing was attacked: what was never measured meets no goal.
+        Entry(sweep.table, row, defense, metric, 0, math.nan, math.nan, math.nan, str(goal), False)
+        for (row, defense, metric), goal in goals.items()
+        if (row, defense, metric) not in means and (row, defense, "accuracy") in means
+    ]
 
 
 def to_csv(found: Sequence[Entry]) -> str:
@@ -76,13 +84,17 @@ def to_bench(found: Sequence[Entry]) -> list[dict[str, Any]]:
             "row": f"{entry.row} / {entry.defense}",
             "metric": entry.metric,
             "goal": entry.goal or None,
-            "measured": entry.mean,
-            "low": None if math.isnan(entry.low) else entry.low,
-            "high": None if math.isnan(entry.high) else entry.high,
+            "measured": _or_none(entry.mean),
+            "low": _or_none(entry.low),
+            "high": _or_none(entry.high),
         }
         for entry in found
         if entry.metric in SHOWN or entry.goal
     ]
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _of_case(table: str, case: Case, cells: Cells) -> list[Entry]:
@@ -99,6 +111,33 @@ def _of_case(table: str, case: Case, cells: Cells) -> list[Entry]:
             reference = case.reference.get(defense, {}).get(name)
             found.append(Entry(table, case.name, defense, name, len(values), *interval(values), reference=reference))
     return found
+
+
+def _pooled(sweep: Sweep, cells: Cells) -> list[Entry]:
+    """Each defence over all cells of all rows: means, and for goals on cells the greatest and those within a bound.
+
+    The intervals take cells as independent, which those of one seed are not quite.
+    """
+    by_defense: dict[str, list[dict[str, float]]] = {}
+    for case in sweep.cases:
+        for (defense, _), scenario in case.scenarios.items():
+            by_defense.setdefault(defense, []).append(cells.metrics(scenario) or {})
+    found = []
+    for defense, runs in by_defense.items():
+        for name in dict.fromkeys(name for run in runs for name in run):
+            values = [run[name] for run in runs if name in run]
+            found.append(Entry(sweep.table, POOLED, defense, name, len(values), *interval(values)))
+            found += [
+                Entry(sweep.table, POOLED, defense, f"{name}_{what}", len(values), value, math.nan, math.nan)
+                for what, value in _of_cells(name, values).items()
+            ]
+    return found
+
+
+def _of_cells(name: str, values: Sequence[float]) -> dict[str, float]:
+    if name == "success":
+        return {"most": max(values), "within_0.05": sum(value <= 0.05 for value in values) / len(values)}
+    return {"median": statistics.median(values)} if name == "first_conviction" else {}
 
 
 def _judged(entry: Entry, goal: Goal | None, means: dict[tuple[str, str, str], float]) -> Entry:

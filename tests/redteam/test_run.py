@@ -14,7 +14,8 @@ from defenses import registry
 from defenses.errors import NeedsArgument
 from redteam import run as module
 from redteam.errors import BadScenario
-from redteam.run import Row, run
+from redteam.measured import Row
+from redteam.run import run
 from redteam.scenario import parse
 from redteam.shared import Reader
 from redteam.simulator import Simulation
@@ -65,6 +66,8 @@ def test_plain_averaging_weighs_by_count_and_excludes_nobody() -> None:
     assert not any(one.excluded or one.convicted for one in silos)
 
 
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:Full backward hook")
 def test_excluded_rounds_are_those_without_weight() -> None:
     """FLAB always removes somebody; it reads an output layer that is small enough to be opened."""
     silos = run(parse(with_defense("flab", model={"kind": "mlp", "hidden": [16]})), NOWHERE).silos

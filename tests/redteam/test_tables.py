@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from redteam.errors import BadScenario
 from redteam.plots import plot
 from redteam.results import readme
-from redteam.sweep import Cells, parse_sweep
+from redteam.sweep import POOLED, Cells, parse_sweep
 from redteam.tables import entries, interval, to_bench, to_csv
 
 T_975 = {2: 12.706204736, 3: 4.302652730, 5: 2.776445105}
@@ -90,17 +90,58 @@ def test_means_goals_and_references_come_beside_each_other(tmp_path: Path) -> No
 
 def test_a_goal_whose_base_was_not_run_is_open(tmp_path: Path) -> None:
     cells = kept(tmp_path, {("storm", "guard"): [{"accuracy": 0.84, "success": 0.0}] * 3})
-    found = {one.metric: one for one in entries(parse_sweep(SWEEP), cells)}
+    found = {one.metric: one for one in entries(parse_sweep(SWEEP), cells) if one.row == "storm"}
     assert found["accuracy"].met is None
     assert found["success"].met is True
+
+
+def test_a_goal_on_what_never_happened_is_missed(tmp_path: Path) -> None:
+    """Nobody was convicted, so there is no round of the first conviction."""
+    goals = [{"defense": "guard", "metric": "first_conviction", "op": "<=", "value": 8}]
+    sweep = parse_sweep({**SWEEP, "rows": [{**SWEEP["rows"][1], "goals": goals}]})
+    cells = kept(tmp_path, {("storm", "guard"): [{"accuracy": 0.84}] * 3})
+    found = {(one.row, one.metric): one for one in entries(sweep, cells)}
+    assert found["storm", "first_conviction"].met is False
+    assert [row["measured"] for row in to_bench(list(found.values())) if row["goal"]] == [None]
+
+
+def test_cells_of_all_rows_are_pooled_and_goals_on_cells_count_them(tmp_path: Path) -> None:
+    goal = {"defense": "guard", "metric": "success_within_0.05", "op": ">=", "value": 0.9}
+    sweep = parse_sweep({**SWEEP, "goals": [goal]})
+    cells = kept(
+        tmp_path,
+        {
+            ("calm", "guard"): [{"accuracy": 0.9, "first_conviction": number} for number in (1, 5, 9)],
+            ("storm", "guard"): [{"accuracy": 0.6, "success": share} for share in (0.0, 0.05, 0.4)],
+        },
+    )
+    found = {one.metric: one for one in entries(sweep, cells) if (one.row, one.defense) == (POOLED, "guard")}
+    assert (found["accuracy"].n, found["accuracy"].mean) == (6, pytest.approx(0.75))
+    assert found["success_most"].mean == 0.4
+    assert (found["success_within_0.05"].mean, found["success_within_0.05"].met) == (pytest.approx(2 / 3), False)
+    assert found["first_conviction_median"].mean == 5
+
+
+def test_axes_repeat_every_row_and_its_goals() -> None:
+    axes = [
+        [{"name": f"eps {eps}", "changes": {"training.epsilon": eps}} for eps in (3, 8)],
+        [{"name": f"{share}", "changes": {"attack.share": share}} for share in (0.1, 0.4)],
+    ]
+    sweep = parse_sweep({**SWEEP, "axes": axes})
+    assert [case.name for case in sweep.cases[:3]] == ["calm, eps 3, 0.1", "calm, eps 3, 0.4", "calm, eps 8, 0.1"]
+    last = sweep.cases[-1]
+    assert last.goals[1].of == "calm, eps 8, 0.4 / plain"
+    scenario = last.scenarios["guard", 2]
+    assert (scenario.training.epsilon, scenario.attack.share, scenario.attack.name) == (8.0, 0.4, "badnets")
+    assert len(sweep.cells) == 2 * 4 * 2 * 3
 
 
 def test_csv_and_bench_rows_hold_the_numbers(tmp_path: Path) -> None:
     cells = kept(tmp_path, {("storm", "guard"): [{"accuracy": 0.84, "success": share} for share in (0.0, 0.1, 0.2)]})
     found = entries(parse_sweep(SWEEP), cells)
-    rows = {row["metric"]: row for row in csv.DictReader(io.StringIO(to_csv(found)))}
+    rows = {row["metric"]: row for row in csv.DictReader(io.StringIO(to_csv(found))) if row["row"] == "storm"}
     assert (rows["success"]["mean"], rows["success"]["n"], rows["success"]["met"]) == ("0.1", "3", "no")
-    bench = {row["metric"]: row for row in to_bench(found)}
+    bench = {row["metric"]: row for row in to_bench(found) if row["row"] == "storm / guard"}
     assert set(bench["success"]) == {"table", "row", "metric", "goal", "measured", "low", "high"}
     assert bench["success"]["low"] == pytest.approx(0.1 - T_975[3] * 0.1 / math.sqrt(3), abs=1e-7)
     assert json.loads(json.dumps(list(bench.values()), allow_nan=False))
@@ -121,6 +162,8 @@ def test_the_page_and_the_plot_show_each_measured_goal(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"rows": 3}, "rows a list"),
+        ({"rows": [3]}, "rows must be a list of tables"),
+        ({"axes": [[{"name": "x"}]]}, "add the missing changes"),
         ({"rows": [{"changes": {}}]}, "add the missing name"),
         ({"rows": [{"name": "a"}, {"name": "a"}]}, "two rows have one name"),
         ({"rows": [{"name": "a", "changes": {"data.sett": 1}}]}, r"row 'a': scenario: data\.sett is unknown"),
