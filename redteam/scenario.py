@@ -143,6 +143,7 @@ class FederationSpec:
     floor: float = _number(0.5, 0.0, 1.0)
     cap: float = _number(2.0, 1.0, 1000.0)
     fdr: float = _number(0.01, 1e-6, 1.0)
+    privacy_minimum: int = _whole(3, 2, 1000)
     folds: int = _whole(4, 2, 8)
 
 
@@ -168,8 +169,12 @@ class Scenario:
 
     @property
     def digest(self) -> str:
-        """First 16 hex digits of the SHA-256 of all values: equal scenarios are one cell of a sweep."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """First 16 hex digits of the SHA-256 of what differs from the defaults: equal scenarios are one cell of a sweep.
+
+        A later key whose default is what was done before leaves the digests of old cells as they are.
+        """
+        own, usual = dataclasses.asdict(self), dataclasses.asdict(Scenario())
+        text = json.dumps(_differing(own, usual), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -177,6 +182,15 @@ _SECTIONS: dict[str, type[Any]] = {
     "data": DataSpec, "model": ModelSection, "training": TrainingSpec, "attack": AttackSpec,
     "federation": FederationSpec, "engine": EngineSpec,
 }  # fmt: skip
+
+
+def _differing(own: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in own.items():
+        if value != usual.get(key):
+            nested = isinstance(value, dict) and key in _SECTIONS
+            found[key] = _differing(value, usual[key]) if nested else value
+    return found
 
 
 def read(path: Path) -> Scenario:

@@ -141,7 +141,7 @@ def parse_sweep(table: Mapping[str, Any]) -> Sweep:
 
     Keys: `table`, `title`, `scenario` (a table of common values), `seeds`, `defenses`, and `rows`, each with `name`,
     `changes` (dotted keys), and optionally `defenses`, `seeds`, `goals` and `reference`; optionally `cut`, `why`,
-    `goals` over all rows, and `axes`: lists of `name` and `changes`, by every combination of which each row is repeated.
+    `goals` over all rows, and `axes`: lists of `name` and `changes`; each row is repeated by every combination of them.
 
     Raises:
         BadScenario: names what is missing, unknown or does not fit.

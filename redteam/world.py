@@ -89,7 +89,7 @@ def policy_of(scenario: Scenario) -> Policy:
     rules = scenario.federation
     micro = {f"{name}_micro": round(getattr(rules, name) * MICRO) for name in ("floor", "cap", "fdr")}
     deadlines = Deadlines(60_000, 60_000, 60_000, 60_000)
-    return Policy(3, 3, **micro, total_weight=1024, defense=rules.defense, deadlines=deadlines)
+    return Policy(3, rules.privacy_minimum, **micro, total_weight=1024, defense=rules.defense, deadlines=deadlines)
 
 
 def task_of(scenario: Scenario, data: Dataset, smallest: int) -> tuple[Task, bytes]:

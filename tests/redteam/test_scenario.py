@@ -70,4 +70,5 @@ def test_changes_reach_into_tables_and_leave_the_base_alone() -> None:
 def test_the_digest_tells_scenarios_apart_and_nothing_else() -> None:
     assert parse({"training": {"clip": 1}}).digest == parse({}).digest
     assert parse({"seed": 1}).digest != parse({}).digest
+    assert parse({"data": {"alpha": 2.0}}).digest != parse({"training": {"clip": 2.0}}).digest
     assert parse({"attack": {"data": {"share": 0.9}}}).digest != parse({}).digest
