@@ -169,7 +169,7 @@ class Scenario:
 
     @property
     def digest(self) -> str:
-        """First 16 hex digits of the SHA-256 of what differs from the defaults: equal scenarios are one cell of a sweep.
+        """First 16 hex digits of the SHA-256 of what differs from the defaults: equal scenarios are one cell.
 
         A later key whose default is what was done before leaves the digests of old cells as they are.
         """
