@@ -175,7 +175,7 @@ def _entries(options: argparse.Namespace) -> list[tuple[Sweep, list[Entry]]]:
 
 def _table(options: argparse.Namespace) -> int:
     from redteam.display import show_table
-    from redteam.results import readme
+    from redteam.results import file_name, readme
     from redteam.tables import to_bench, to_csv
 
     found = _entries(options)
@@ -184,8 +184,8 @@ def _table(options: argparse.Namespace) -> int:
     if options.csv is not None:
         options.csv.mkdir(parents=True, exist_ok=True)
         for sweep, entries in found:
-            (options.csv / f"{sweep.table.lower()}.csv").write_text(to_csv(entries))
-        (options.csv / "README.md").write_text(readme(found))
+            (options.csv / file_name(sweep.table, "csv")).write_text(to_csv(entries))
+        (options.csv / "README.md").write_text(readme(found, {path.name for path in options.csv.glob("table-*.csv")}))
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for _, entries in found for row in to_bench(entries)]
@@ -195,10 +195,11 @@ def _table(options: argparse.Namespace) -> int:
 
 def _plot(options: argparse.Namespace) -> int:
     from redteam.plots import plot
+    from redteam.results import file_name
 
     options.svg.mkdir(parents=True, exist_ok=True)
     for sweep, entries in _entries(options):
-        (options.svg / f"{sweep.table.lower()}-{options.metric}.svg").write_text(plot(entries, options.metric))
+        (options.svg / file_name(f"{sweep.table}-{options.metric}", "svg")).write_text(plot(entries, options.metric))
     return OK
 
 

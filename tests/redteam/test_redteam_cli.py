@@ -58,14 +58,14 @@ def test_a_sweep_becomes_a_table_a_page_and_a_plot(tmp_path: Path, capsys: pytes
     assert run(["sweep", *where]) == 0
     assert "2 cells were there, 0 were run, 0 failed" in capsys.readouterr().out
     assert run(["table", *where, "--csv", str(tmp_path / "docs"), "--json", str(tmp_path / "build" / "b.json")]) == 0
-    rows = list(csv.DictReader((tmp_path / "docs" / "z.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "docs" / "table-z.csv").open()))
     measured = next(row for row in rows if (row["row"], row["metric"]) == ("calm", "accuracy"))
     assert (measured["n"], measured["goal"], measured["met"]) == ("2", ">= 0.99", "no")
     assert "0 of 1 goals are met. It is a test." in (tmp_path / "docs" / "README.md").read_text()
     bench = json.loads((tmp_path / "build" / "b.json").read_text())
     assert {"table", "row", "metric", "goal", "measured", "low", "high"} == set(bench[0])
     assert run(["plot", *where, "--metric", "accuracy", "--svg", str(tmp_path / "svg")]) == 0
-    assert (tmp_path / "svg" / "z-accuracy.svg").read_text().startswith("<svg")
+    assert (tmp_path / "svg" / "table-z-accuracy.svg").read_text().startswith("<svg")
 
 
 def test_a_failing_cell_gives_exit_code_1_and_its_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

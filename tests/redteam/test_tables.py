@@ -154,7 +154,8 @@ def test_the_page_and_the_plot_show_each_measured_goal(tmp_path: Path) -> None:
     page = readme([(sweep, found)])
     assert "| X | storm | guard | success | 0.100 ±0.248 [missed: <= 0.05] |" in page
     assert "0 of 2 goals are met. Because." in page
-    assert "Cut: Nearly all." in page
+    assert "*Cut:* Nearly all." in page
+    assert "own: [table-j.csv](table-j.csv)." in readme([(sweep, found)], {"table-x.csv", "table-j.csv"})
     assert "storm · guard" in plot(found, "success")
 
 
