@@ -10,9 +10,10 @@ from redteam.tables import Entry
 
 _HEAD = """# Results
 
-Tables of sweeps in `redteam/scenarios/`: `concordat-redteam sweep` runs them, `concordat-redteam table --csv docs/results` writes this page
-and a CSV each, with all metrics; [how](../scenarios.md). Numbers are means over the seeds with 95 % t intervals where there are several.
-Runs go through the machines of production with encryption switched off; a test shows that decisions and models are the same with it on.
+Tables of sweeps in `redteam/scenarios/`: `concordat-redteam sweep` runs them, and `concordat-redteam table --csv
+docs/results` writes this page and a CSV each, with all metrics; [how](../scenarios.md). Numbers are means over the
+seeds, with 95 % t intervals where there are several. Runs go through the machines of production with encryption
+switched off; a test shows that decisions and models are the same with it on.
 """
 
 

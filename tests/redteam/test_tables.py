@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redteam.errors import BadScenario
@@ -44,6 +44,7 @@ SWEEP: dict[str, Any] = {
 }
 
 
+@settings(deadline=None)  # the first call imports scipy's distributions
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=5).filter(lambda values: len(values) in T_975))
 def test_the_interval_is_students(values: list[float]) -> None:
     mean, low, high = interval(values)
