@@ -18,6 +18,9 @@ from silo.data import Records
 LEAST = 8
 """Fewest records of a silo."""
 
+PUBLIC = 30
+"""Public examples of each class, as many as the search for triggers was studied with."""
+
 Indices = NDArray[np.int64]
 
 
@@ -58,10 +61,26 @@ def split(scenario: Scenario, data: Dataset) -> Split:
 
 
 def evaluation(scenario: Scenario, data: Dataset) -> Records:
-    """The scenario's test records, as a hold-out."""
-    count = scenario.data.test or len(data.test_labels)
-    chosen = stream(scenario.seed, "test").permutation(len(data.test_labels))[:count]
+    """The scenario's test records, as a hold-out; never a public example."""
+    order, public = _test_order(scenario, data)
+    chosen = order[~public][: scenario.data.test or len(order)]
     return holdout(data.test_features[chosen], data.test_labels[chosen])
+
+
+def public_examples(scenario: Scenario, data: Dataset) -> tuple[NDArray[np.float32], Indices]:
+    """Features and labels that a federation may take for public: up to 30 of each class, from the set's test part."""
+    order, public = _test_order(scenario, data)
+    return data.test_features[order[public]], data.test_labels[order[public]]
+
+
+def _test_order(scenario: Scenario, data: Dataset) -> tuple[Indices, NDArray[np.bool_]]:
+    """The test part in a random order, and which of it is public: the last of each class, at most a quarter in all."""
+    order = stream(scenario.seed, "test").permutation(len(data.test_labels))
+    each = min(PUBLIC, len(order) // (4 * data.classes))
+    public = np.zeros(len(order), dtype=np.bool_)
+    for label in range(data.classes):
+        public[np.flatnonzero(data.test_labels[order] == label)[-each:] if each else []] = True
+    return order, public
 
 
 def _parts(scenario: Scenario, data: Dataset, random: np.random.Generator) -> list[Indices]:

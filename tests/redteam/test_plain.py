@@ -25,6 +25,7 @@ from redteam.attacks.attack import Attack
 from redteam.entropy import SeededEntropy
 from redteam.plain import PlainKey, PlainSum
 from redteam.simulator import Seat, Simulation
+from tests.integration.bench import OneKey
 from tests.integration.federation import SILOS, policy, records, task
 
 PLAN = "ab" * 32
@@ -103,7 +104,7 @@ def test_decisions_weights_and_models_are_identical_with_encryption_on_and_off(
     monkeypatch.setattr(audit_history.sketch, "seed_of", lambda nonce, commitments: hashlib.sha256(b"fixed").digest())
     open_run, encrypted = (
         told(tmp_path / scheme.__name__, scheme, task(3), policy(fdr_micro=MICRO // 100))
-        for scheme in (PlainSum, PackedCkks)
+        for scheme in (PlainSum, OneKey)
     )
     assert open_run == encrypted
     verdicts = {one.silo: one.verdict for one in open_run[0][1]}
@@ -114,5 +115,5 @@ def test_decisions_weights_and_models_are_identical_with_encryption_on_and_off(
 @pytest.mark.integration
 def test_models_of_plain_averaging_are_identical_whatever_the_folds(tmp_path: Path) -> None:
     rules = policy(defense="plain")
-    open_run, encrypted = (told(tmp_path / one.__name__, one, task(2), rules) for one in (PlainSum, PackedCkks))
+    open_run, encrypted = (told(tmp_path / one.__name__, one, task(2), rules) for one in (PlainSum, OneKey))
     assert [model for _, _, model in open_run] == [model for _, _, model in encrypted]

@@ -8,7 +8,7 @@ import pytest
 from redteam.datasets import Dataset
 from redteam.errors import BadPartition
 from redteam.scenario import parse
-from redteam.split import evaluation, split
+from redteam.split import evaluation, public_examples, split
 
 COUNT = 1200
 
@@ -72,7 +72,16 @@ def test_the_seed_and_nothing_else_moves_the_records() -> None:
 
 def test_test_records_are_as_many_as_asked_for() -> None:
     assert len(evaluation(parse({"data": {"test": 50}}), data_set()).holdout_labels) == 50
-    assert len(evaluation(parse({}), data_set()).holdout_labels) == 200
+
+
+@pytest.mark.parametrize("count", [0, 50])
+def test_public_examples_are_of_every_class_and_never_tested_on(count: int) -> None:
+    data, scenario = data_set(), parse({"data": {"test": count}})
+    features, labels = public_examples(scenario, data)
+    assert np.array_equal(np.bincount(labels), np.full(10, 5)), "a quarter of 200 test records"
+    tested = numbers(evaluation(scenario, data).holdout_features)
+    assert not tested & numbers(features)
+    assert len(tested) == (count or 150)
 
 
 def test_too_few_records_or_owners_are_refused_with_what_is_allowed() -> None:

@@ -35,7 +35,7 @@ TINY: dict[str, Any] = {
 TOML = """
 table = "T"
 title = "tiny"
-seeds = [0, 1, 2, 3, 4, 5]
+seeds = [0, 1, 2, 3]
 defenses = ["plain"]
 scenario = {model = {kind = "linear"}, training = {rounds = 6, steps = 1}, federation = {silos = 3, folds = 2}}
 rows = [{name = "calm"}]
@@ -139,17 +139,17 @@ def children(parent: int) -> list[int]:
 @pytest.mark.processes
 def test_a_sweep_killed_between_cells_goes_on_where_it_was(tmp_path: Path) -> None:
     first = start(tmp_path, 1)
-    wait_for(tmp_path, 2)
+    wait_for(tmp_path, 1)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     before = finished(tmp_path)
-    assert 2 <= len(before) < 6
+    assert 1 <= len(before) < 4
     second = start(tmp_path, 1)
     assert second.wait(timeout=240) == 0
     after = finished(tmp_path)
-    assert len(after) == 6
+    assert len(after) == 4
     assert {name: after[name] for name in before} == before, "finished cells stay as they were, times and all"
-    assert sorted(json.loads(text)["seed"] for text in after.values()) == [0, 1, 2, 3, 4, 5]
+    assert sorted(json.loads(text)["seed"] for text in after.values()) == [0, 1, 2, 3]
 
 
 @pytest.mark.processes
@@ -159,7 +159,7 @@ def test_a_worker_killed_between_cells_is_replaced(tmp_path: Path) -> None:
     for worker in children(process.pid):
         os.kill(worker, signal.SIGKILL)
     assert process.wait(timeout=240) == 0
-    assert len(finished(tmp_path)) == 6
+    assert len(finished(tmp_path)) == 4
 
 
 def test_workers_that_always_die_end_the_sweep_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
