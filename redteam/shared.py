@@ -7,6 +7,7 @@ first silo that applies a record to a prefix checks it in full, and its state is
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 from collections import OrderedDict
 from typing import Any
@@ -66,11 +67,19 @@ class _SharedChain(Chain):
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    """A state that changes on its own: `History` changes its containers, its chain and the last round, nothing else."""
-    copied: dict[str, Any] = {
-        name: copy.copy(value) if isinstance(value, dict | list | Chain) else value for name, value in state.items()
-    }
-    copied["_known"] = state["_known"]
-    if copied["rounds"]:
-        copied["rounds"][-1] = copy.copy(copied["rounds"][-1])
-    return copied
+    """A state that changes on its own: containers, the chain, and the views in lists, which records fill in by and by.
+
+    What views hold is only ever replaced, so that one level is enough.
+    """
+    return {name: value if name == "_known" else _own(value) for name, value in state.items()}
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, list):
+        return [copy.copy(item) if _is_open(item) else item for item in value]
+    return copy.copy(value) if isinstance(value, dict | Chain) else value
+
+
+def _is_open(item: Any) -> bool:
+    """Whether it is a dataclass that may be assigned to."""
+    return dataclasses.is_dataclass(item) and not item.__dataclass_params__.frozen  # type: ignore[attr-defined]
