@@ -7,7 +7,6 @@ first silo that applies a record to a prefix checks it in full, and its state is
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 from collections import OrderedDict
 from typing import Any
@@ -82,4 +81,5 @@ def _own(value: Any) -> Any:
 
 def _is_open(item: Any) -> bool:
     """Whether it is a dataclass that may be assigned to."""
-    return dataclasses.is_dataclass(item) and not item.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    rules: Any = getattr(type(item), "__dataclass_params__", None)
+    return rules is not None and not rules.frozen
