@@ -42,7 +42,8 @@ class Row:
         accuracy, success: of the final model on test records; success leaves out records of the target class.
         accuracies, successes: after each round.
         silos: sorted by name.
-        rounds, void: closed rounds, and how many of them left the old model.
+        rounds, void: closed rounds, which are fewer than planned where too few silos remained, and those of them that
+            left the old model.
         seconds: of the whole run, on whatever machine it ran.
         carried: bytes between silos and coordinator.
     """
@@ -70,6 +71,7 @@ class Row:
             "gap": float(local.max() - local.min()),
             "variance": float(local.var()),
             "void": self.void / max(1, self.rounds),
+            "finished": self.rounds / self.scenario["training"]["rounds"],
             "honest_excluded": mean_of(len(one.excluded) for one in honest) / max(1, self.rounds),
             "honest_suspected": mean_of(len(one.suspected) for one in honest) / max(1, self.rounds),
             "honest_convicted": mean_of(one.convicted is not None for one in honest),

@@ -60,6 +60,7 @@ class _Runner:
         self._digest = ""
         self._measured: tuple[float, ...] = ()
         self._course: list[tuple[float, ...]] = []
+        self._convictions: dict[str, int] = {}
 
     @property
     def history(self) -> History:
@@ -69,8 +70,13 @@ class _Runner:
     def run(self) -> Row:
         started = time.perf_counter()
         try:
-            history = self._simulation.run(self._watch, turns=_TURNS_A_ROUND * (self._world.task.rounds + 5))
-            row = self._row(history, time.perf_counter() - started)
+            try:
+                self._simulation.run(self._watch, turns=_TURNS_A_ROUND * (self._world.task.rounds + 5))
+            except RuntimeError:
+                # Too few silos are left for a quorum: what was reached until then is the result.
+                if not self._course:
+                    raise
+            row = self._row(self.history, time.perf_counter() - started)
         finally:
             self._simulation.close()
         return row
@@ -81,8 +87,9 @@ class _Runner:
             self._course.append(self._measure(history))
             if self._on_round is not None:
                 self._on_round(closed, self._world.task.rounds)
-        # The last record ends the run; what follows only tells the silos.
-        return closed == self._world.task.rounds
+        for name in history.convicted:
+            self._convictions.setdefault(name, len(history.rounds))
+        return False
 
     def _measure(self, history: History) -> tuple[float, ...]:
         if history.model != self._digest:
@@ -128,7 +135,7 @@ class _Runner:
             weights=weights,
             excluded=rounds["excluded"],
             suspected=rounds["suspected"],
-            convicted=_conviction(views, name),
+            convicted=self._convictions.get(name),
             effective=mean_of(weights),
             accuracy=_share_right(_tester(self._world, self._world.records[name]), model),
         )
@@ -148,14 +155,6 @@ def _rounds(views: list[RoundView], name: str, verdict: str) -> tuple[int, ...]:
         if view.decision is not None
         and any(one.silo == name and one.verdict == verdict for one in view.decision.judgements)
     )
-
-
-def _conviction(views: list[RoundView], name: str) -> int | None:
-    for view in views:
-        parts = [view.decision.convicted if view.decision else (), view.outcome.convicted if view.outcome else ()]
-        if any(one.silo == name for part in parts for one in part):
-            return view.plan.round
-    return None
 
 
 def _tester(world: World, records: Records) -> Trainer:

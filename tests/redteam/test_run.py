@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ import numpy as np
 import pytest
 
 from audit.history import History
+from crypto.packing import Packing
+from crypto.scheme import Protected
+from crypto.secure_sum import SiloSum
 from defenses import registry
 from defenses.errors import NeedsArgument
 from redteam import run as module
 from redteam.errors import BadScenario
 from redteam.measured import Row
+from redteam.plain import PlainSum
 from redteam.run import run
 from redteam.scenario import parse
 from redteam.shared import Reader
@@ -155,3 +160,35 @@ def test_under_dp_the_noise_is_what_the_budget_needs() -> None:
     assert task.budget.epsilon_micro == 3_000_000
     without = build(parse(with_defense("plain", training=training | {"epsilon": 0.0})), NOWHERE).task
     assert without.training.noise_micro == 1
+
+
+class OtherTags(PlainSum):
+    """Tags another update than it sends, which convicts."""
+
+    def join(self, secret: bytes) -> SiloSum:
+        keys = super().join(secret)
+        honest = keys.protect
+
+        def protect(fields: Any, packing: Packing, *, plan: str, silo: str) -> Protected:
+            sent, other = (honest(one, packing, plan=plan, silo=silo) for one in (fields, np.zeros_like(fields)))
+            return Protected(sent.chunks, other.tags)
+
+        keys.protect = protect  # type: ignore[method-assign]
+        return keys
+
+
+def test_a_federation_that_convicts_itself_below_its_quorum_keeps_what_it_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lying(scenario: Any, directory: Path) -> Any:
+        world = build(scenario, directory)
+        liars = {name: replace(world.seats[name], scheme=OtherTags) for name in ("s000", "s001", "s002")}
+        return replace(world, seats={**world.seats, **liars})
+
+    monkeypatch.setattr(module, "build", lying)
+    monkeypatch.setattr(module, "_TURNS_A_ROUND", 10)
+    result = run(parse(with_defense("guard", attack={"name": "none"})), NOWHERE)
+    assert (result.rounds, result.void) == (1, 1)
+    assert result.metrics["finished"] == pytest.approx(1 / 3)
+    assert result.metrics["honest_convicted"] == pytest.approx(3 / 5)
+    assert [one.convicted for one in result.silos] == [1, 1, 1, None, None]
