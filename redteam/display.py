@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from redteam.measured import Row
@@ -41,7 +42,7 @@ def show_table(sweep: Sweep, found: Sequence[Entry]) -> None:
     for entry in found:
         lines.setdefault((entry.row, entry.defense), {})[entry.metric] = shown(entry)
     for (row, defense), values in lines.items():
-        table.add_row(row, defense, *(values.get(name, "") for name in metrics))
+        table.add_row(row, defense, *(escape(values.get(name, "")) for name in metrics))
     console.print(table)
 
 

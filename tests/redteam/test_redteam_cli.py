@@ -58,6 +58,7 @@ def test_a_sweep_becomes_a_table_a_page_and_a_plot(tmp_path: Path, capsys: pytes
     assert run(["sweep", *where]) == 0
     assert "2 cells were there, 0 were run, 0 failed" in capsys.readouterr().out
     assert run(["table", *where, "--csv", str(tmp_path / "docs"), "--json", str(tmp_path / "build" / "b.json")]) == 0
+    assert "[missed: >= 0.99]" in " ".join(capsys.readouterr().out.split())
     rows = list(csv.DictReader((tmp_path / "docs" / "table-z.csv").open()))
     measured = next(row for row in rows if (row["row"], row["metric"]) == ("calm", "accuracy"))
     assert (measured["n"], measured["goal"], measured["met"]) == ("2", ">= 0.99", "no")
