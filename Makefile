@@ -2,7 +2,10 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-round bench-defenses clean
+.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-round bench-defenses bench-redteam clean
+
+DATA ?= ../shared/data
+SWEEPS := $(wildcard redteam/scenarios/*.toml)
 
 setup: $(STAMP)
 
@@ -46,6 +49,12 @@ bench-round: setup
 
 bench-defenses: setup
 	$(PY) -m tools.bench_defenses
+
+# The small tables of the red team, run anew: goal beside measured.
+bench-redteam: setup
+	rm -rf build/bench/cells
+	$(PY) -m redteam.cli sweep $(SWEEPS) --out build/bench/cells --data $(DATA)
+	$(PY) -m redteam.cli table $(SWEEPS) --out build/bench/cells --json build/bench/redteam.json
 
 clean:
 	rm -rf build .venv

@@ -42,10 +42,15 @@ class WeightPoint:
     cap: int
 
 
-def accuracy_chart(bands: Sequence[Band], width: int = 860) -> str:
-    """One line per silo: a dot and the whisker of its interval, over 0 to 100 %."""
+def accuracy_chart(
+    bands: Sequence[Band],
+    width: int = 860,
+    label: int = _LABEL,
+    title: str = "Accuracy of the final model per silo with 95 percent intervals",
+) -> str:
+    """One line per silo: a dot and the whisker of its interval, over 0 to 100 %; `label` is the room for names."""
     step, top = 26, 8
-    left, right = _LABEL, width - 70
+    left, right = label, width - 70
     height = top + step * len(bands) + 26
 
     def x(value: float) -> float:
@@ -61,7 +66,7 @@ def accuracy_chart(bands: Sequence[Band], width: int = 860) -> str:
             f'<circle cx="{x(band.value):.1f}" cy="{y:.1f}" r="4.5" fill="{INK}"/>',
             _text(right + 12, y + 4, f"{band.value:.1%}", colour=INK),
         ]
-    return _svg(width, height, parts, "Accuracy of the final model per silo with 95 percent intervals")
+    return _svg(width, height, parts, title)
 
 
 def weight_chart(label: str, points: Sequence[WeightPoint], width: int = 280, height: int = 130) -> str:

@@ -10,8 +10,9 @@ A majority of liars among the answering silos can convict an honest one; DESIGN'
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from crypto.sketch import checkers
 from protos.codec import decode
@@ -34,7 +35,8 @@ class Finding:
     undecided: tuple[str, ...]
 
 
-def duties(seed: bytes, opened: Sequence[str]) -> dict[str, tuple[str, ...]]:
+@lru_cache(maxsize=8)
+def duties(seed: bytes, opened: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
     """Subject to its checkers, drawn by the round's seed among the silos that opened."""
     count = min(CHECKERS, len(opened) - 1)
     return {subject: checkers(seed, subject, tuple(sorted(opened)), count) for subject in sorted(opened)}

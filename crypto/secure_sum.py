@@ -29,8 +29,8 @@ import hashlib
 import hmac
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +57,28 @@ _MANY_CHUNKS = 96
 """From here on helper processes are worth their start (half a second) and memory."""
 
 
+class ChunkKey(Protocol):
+    """What turns chunks of slots into words that the coordinator can add, and back; see `ckks.CkksKey`."""
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of a slot of a fresh chunk."""
+
+    def encrypt_all(self, slots: NDArray[np.int64]) -> list[bytes]:
+        """Fresh chunks (`ring.parse_fresh`) of slots, int64[n, SLOTS]; OutOfRange for more than the modulus holds."""
+
+    def decrypt_all(self, chunks: Sequence[bytes]) -> NDArray[np.float64]:
+        """Slots of full chunks (`ring.parse_chunk`), float64[n, SLOTS]; raises BadCiphertext before it decrypts any."""
+
+    def start_helpers(self) -> None:
+        """Get ready for many chunks."""
+
+
 class SiloSum:
     """`SumKeys` of packed CKKS. Neither `repr` nor any message shows the secrets."""
 
     scheme = SCHEME
-    _load = staticmethod(ckks.CkksKey.load)
+    _load: Callable[[bytes], ChunkKey] = staticmethod(ckks.CkksKey.load)
 
     def __init__(self, secret: bytes) -> None:
         """Read what `deal` made; raises KeyMismatch for another scheme or damaged secrets."""
@@ -78,7 +95,7 @@ class SiloSum:
             raise KeyMismatch("dealt secrets of wrong length; ask the steward for a new deal")
         self._federation, self._epoch = blob["federation"], blob["epoch"]
         self._secret, self._tag_secret, self._model_secret = secret, tag_secret, model_secret
-        self._key: ckks.CkksKey = self._load(seed)
+        self._key = self._load(seed)
 
     @property
     def model_secret(self) -> bytes:

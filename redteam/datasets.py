@@ -1,5 +1,7 @@
 """Data sets from a directory, never from the network: MNIST, Fashion-MNIST, MNIST by writer, loans by US state.
 
+Small digits come with scikit-learn and need no directory.
+
 The directory holds one folder for each set, with a SOURCE.txt that says what the files are. Pixels come in [0, 1].
 """
 
@@ -61,6 +63,17 @@ def load(name: str, directory: Path) -> Dataset:
     return DATASETS[name](directory)
 
 
+def digits(directory: Path) -> Dataset:
+    """scikit-learn's `load_digits`, 1,797 images of 8 x 8, the last 400 of a fixed order as test; reads no file."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    features, labels = (pixels[order] / 16.0).astype(np.float32), labels[order].astype(np.int64)
+    x, test_x, y, test_y = features[:-400], features[-400:], labels[:-400], labels[-400:]
+    return Dataset(x, y, test_x, test_y, classes=10)
+
+
 def mnist(directory: Path) -> Dataset:
     """MNIST, 60,000 and 10,000 images of 28 x 28."""
     return _images(directory / "mnist")
@@ -110,6 +123,7 @@ def mnist_features(directory: Path) -> Dataset:
 
 
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
+    "digits": digits,
     "mnist": mnist,
     "mnist_features": mnist_features,
     "fashion_mnist": fashion_mnist,

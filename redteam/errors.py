@@ -19,3 +19,11 @@ class BadDataFile(RedTeamError):
 
 class BadPartition(RedTeamError):
     """Raised when records cannot be split as asked; ask for fewer silos, or smaller ones."""
+
+
+class BadScenario(RedTeamError):
+    """Raised for a scenario or sweep that cannot be run; the message names the key and what it may be."""
+
+
+class SweepFailed(RedTeamError):
+    """Raised when the machinery of a sweep fails, not a cell of it; what is finished is kept, so run it again."""

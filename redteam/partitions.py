@@ -1,6 +1,8 @@
-"""How records are split over silos: Dirichlet, natural, log-normal sizes. Values in, indices out."""
+"""How records are split over silos: Dirichlet, natural, by hand, log-normal sizes. Values in, indices out."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,3 +82,54 @@ def _drawn(pools: list[list[int]], size: int, alpha: float, random: np.random.Ge
         for pool, count in zip(pools, wanted, strict=True):
             taken += [pool.pop() for _ in range(count)]
     return taken
+
+
+def by_hand(groups: Indices, measure: NDArray[np.float64], silos: int) -> list[Indices]:
+    """Indices by silo: groups (writers) in the order of the mean of `measure` over their records, never split.
+
+    Raises:
+        BadPartition: fewer groups than silos.
+    """
+    names, places = np.unique(groups, return_inverse=True)
+    if len(names) < silos:
+        raise BadPartition(f"{len(names)} natural groups are too few for {silos} silos: ask for fewer silos")
+    means = np.bincount(places, weights=measure) / np.bincount(places)
+    ranked = names[np.argsort(means, kind="stable")]
+    return [np.flatnonzero(np.isin(groups, part)) for part in np.array_split(ranked, silos)]
+
+
+def stroke(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Ink over its outline, in pixels, float64[n]: about half the width of the pen, whatever the size of the digit.
+
+    Args:
+        features: flattened square images in [0, 1], float32[n, side * side].
+    """
+    images = _images(features)
+    rows = np.abs(np.diff(images, axis=1, prepend=0, append=0)).sum(axis=(1, 2))
+    columns = np.abs(np.diff(images, axis=2, prepend=0, append=0)).sum(axis=(1, 2))
+    widths: NDArray[np.float64] = images.sum(axis=(1, 2)) / np.maximum(np.hypot(rows, columns), 1e-9)
+    return widths
+
+
+def slant(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Columns to the right for each row upwards, from second moments (-mu_11 / mu_02), float64[n]: 0 is upright.
+
+    Args:
+        features: flattened square images in [0, 1], float32[n, side * side].
+    """
+    images = _images(features)
+    ink = np.maximum(images.sum(axis=(1, 2)), 1e-9)
+    places = np.arange(images.shape[1], dtype=np.float64)
+    rows = places[None, :] - (images.sum(axis=2) @ places / ink)[:, None]
+    columns = places[None, :] - (images.sum(axis=1) @ places / ink)[:, None]
+    mixed = np.einsum("nrc,nr,nc->n", images, rows, columns) / ink
+    height = np.einsum("nrc,nr->n", images, rows**2) / ink
+    found: NDArray[np.float64] = -mixed / np.maximum(height, 1e-9)
+    return found
+
+
+def _images(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    side = math.isqrt(features.shape[1])
+    if side * side != features.shape[1]:
+        raise BadPartition("only square images have a stroke and a slant: use another partition")
+    return features.reshape(-1, side, side).astype(np.float64)

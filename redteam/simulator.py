@@ -107,7 +107,7 @@ class Seat:
 
 
 class Simulation:
-    """A coordinator and its silos below `directory`."""
+    """A coordinator and its silos below `directory`; `new_history` makes what each silo reads the log into."""
 
     def __init__(
         self,
@@ -118,7 +118,9 @@ class Simulation:
         seats: Mapping[str, Seat],
         entropy: Entropy | None = None,
         root: bytes | None = None,
+        new_history: Callable[[], History] = History,
     ) -> None:
+        self._new_history = new_history
         self.directory, self.task, self.seats = directory, task, dict(seats)
         self.clock = Clock()
         self.entropy: Entropy = entropy or OsEntropy()
@@ -143,7 +145,8 @@ class Simulation:
         seat = self.seats[name]
         directory = self.directory / name
         directory.mkdir(parents=True, exist_ok=True)
-        return Session(directory, self.identities[name], seat.link(self.service, name), self._desk_for(name, seat))
+        link = seat.link(self.service, name)
+        return Session(directory, self.identities[name], link, self._desk_for(name, seat), self._new_history)
 
     @property
     def history(self) -> History:

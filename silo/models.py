@@ -6,7 +6,9 @@ layer and must come last: its weight and bias are the tail of the flat model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,21 +22,52 @@ from silo.trainer import require_model
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_KERNEL = 5
 
 
 def mlp(spec: ModelSpec) -> nn.Module:
     """Fully connected layers of widths `spec.sizes`, with `spec.activation` between them."""
     if len(spec.sizes) < 2:
         raise UnsuitableModel("an mlp needs at least two sizes, inputs and classes")
+    return nn.Sequential(*_dense(spec.sizes, _activation(spec)))
+
+
+def lenet(spec: ModelSpec) -> nn.Module:
+    """LeNet-5 (LeCun et al. 1998) on square grey images: two 5 x 5 convolutions with 2 x 2 maxima, then dense layers.
+
+    `spec.sizes` are pixels, channels of the two convolutions, hidden widths, classes: 784, 6, 16, 120, 84, 10 is the
+    original. The first convolution keeps the side, so that 28 x 28 needs no border. No layer mixes records.
+    """
+    if len(spec.sizes) < 4:
+        raise UnsuitableModel("a lenet needs at least four sizes: pixels, two numbers of channels, and classes")
+    pixels, first, second, *widths = spec.sizes
+    side = math.isqrt(pixels)
+    left = (side // 2 - _KERNEL + 1) // 2
+    if side * side != pixels or left < 1:
+        raise UnsuitableModel(f"a lenet takes square images of at least 12 x 12 pixels, not {pixels} features: use mlp")
+    activation = _activation(spec)
+    convolutions = [
+        nn.Unflatten(1, (1, side, side)),
+        *(nn.Conv2d(1, first, _KERNEL, padding=_KERNEL // 2), activation(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(first, second, _KERNEL), activation(), nn.MaxPool2d(2), nn.Flatten()),
+    ]
+    return nn.Sequential(*convolutions, *_dense((second * left * left, *widths), activation))
+
+
+def _activation(spec: ModelSpec) -> type[nn.Module]:
     if spec.activation not in _ACTIVATIONS:
         raise UnsuitableModel(f"unknown activation {spec.activation!r}: use one of {', '.join(sorted(_ACTIVATIONS))}")
+    return _ACTIVATIONS[spec.activation]
+
+
+def _dense(widths: Sequence[int], activation: type[nn.Module]) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for width, following in zip(spec.sizes, spec.sizes[1:], strict=False):
-        layers += [nn.Linear(width, following), _ACTIVATIONS[spec.activation]()]
-    return nn.Sequential(*layers[:-1])
+    for width, following in pairwise(widths):
+        layers += [nn.Linear(width, following), activation()]
+    return layers[:-1]
 
 
-MODELS: dict[str, Callable[[ModelSpec], nn.Module]] = {"mlp": mlp}
+MODELS: dict[str, Callable[[ModelSpec], nn.Module]] = {"lenet": lenet, "mlp": mlp}
 """Factories by kind; a factory takes flat rows [n, sizes[0]] and reshapes them itself."""
 
 

@@ -58,6 +58,12 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, 
         UnsuitableModel: the model cannot be trained privately.
         ImpossiblePrivacyTarget: no training noise meets the budget; the least possible ε is named.
     """
+    draft, model = draft_task(spec, root)
+    return _with_solved_noise(draft), model
+
+
+def draft_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, bytes]:
+    """As `pack_task`, but the training noise is a multiplier of 1 that nobody has solved for; for simulators."""
     _require_keys(spec, "task", _REQUIRED, _OPTIONAL)
     seed = _integer(spec.get("seed", secrets.randbits(63)), "seed")
     model_spec = _model_spec(spec["model"])
@@ -79,7 +85,7 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, 
         search=_search(spec.get("search"), root, model_spec),
         schedule=_text(spec.get("schedule", "constant"), "schedule"),
     )
-    return _with_solved_noise(_checked(draft)), model
+    return _checked(draft), model
 
 
 def step_log2(largest: float) -> int:

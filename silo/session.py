@@ -82,17 +82,24 @@ class Progress:
 class Session:
     """One silo over its directory, link and desk.
 
-    `desk_for` makes the desk once genesis is known: trainer and ledger depend on the task.
+    `desk_for` makes the desk once genesis is known: trainer and ledger depend on the task. `new_history` makes what the
+    log is read into.
     """
 
     def __init__(
-        self, directory: Path, identity: SiloIdentity, link: Link, desk_for: Callable[[History, Workspace], Desk]
+        self,
+        directory: Path,
+        identity: SiloIdentity,
+        link: Link,
+        desk_for: Callable[[History, Workspace], Desk],
+        new_history: Callable[[], History] = History,
     ) -> None:
         self.workspace = Workspace(directory)
         self.identity, self.link, self._desk_for = identity, link, desk_for
         self.journal = Journal(directory / "journal.db")
         self.log = LogFile(directory / "log.jsonl")
-        self.history = History()
+        self._new_history = new_history
+        self.history = new_history()
         self._desk: Desk | None = None
         self._load()
 
@@ -133,7 +140,7 @@ class Session:
 
     def _load(self) -> None:
         """Make the history from the file."""
-        history = History()
+        history = self._new_history()
         try:
             if self.log.recover(MAX_INTEGER):
                 for data in self.log.records():

@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crypto import ring, tags
+from crypto.ckks import CkksKey
 from crypto.packing import Packing
 from crypto.quantise import quantise, randomness_needed
 from crypto.secure_sum import Contribution, Protected, SiloSum, deal
@@ -121,7 +122,9 @@ class Bench:
     def _start(self) -> Row:
         begin = time.perf_counter()
         self.keys._prepare(self.packing)
-        for helper in self.keys._key._helpers:
+        key = self.keys._key
+        assert isinstance(key, CkksKey)
+        for helper in key._helpers:
             helper.take(60)
         taken = time.perf_counter() - begin
         return self._row("start of helper processes, once", 1, {"ours": [taken]})

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redteam.errors import BadPartition
-from redteam.partitions import dirichlet, lognormal_sizes, natural
+from redteam.partitions import by_hand, dirichlet, lognormal_sizes, natural, slant, stroke
 
 LABELS = np.arange(3000) % 10
 
@@ -73,3 +73,41 @@ def test_dealt_groups_are_never_split_and_none_is_lost() -> None:
 def test_fewer_groups_than_silos_are_refused() -> None:
     with pytest.raises(BadPartition, match="too few"):
         natural(np.array([1, 1, 2]), 3)
+
+
+def strokes(width: int, lean: float, side: int = 28) -> np.ndarray:
+    """One bar of that width that leans by `lean` columns a row upwards."""
+    image = np.zeros((side, side), dtype=np.float32)
+    for row in range(6, 22):
+        left = round(14 + lean * (14 - row) - width / 2)
+        image[row, left : left + width] = 1
+    return image.reshape(1, -1)
+
+
+def test_the_stroke_of_a_wider_pen_is_wider_whatever_it_writes() -> None:
+    for lean in (-0.5, 0.0, 0.5):
+        widths = [float(stroke(strokes(width, lean))[0]) for width in (1, 2, 4, 6)]
+        assert widths == sorted(widths)
+        assert widths[3] > 3 * widths[0]
+
+
+@pytest.mark.parametrize("lean", [-0.8, -0.3, 0.0, 0.3, 0.8])
+def test_the_slant_is_the_columns_for_each_row(lean: float) -> None:
+    assert slant(strokes(3, lean))[0] == pytest.approx(lean, abs=0.06)
+
+
+def test_silos_by_hand_hold_whole_writers_in_the_order_of_their_hand() -> None:
+    groups, random = np.repeat(np.arange(12), 30), np.random.default_rng(0)
+    hand = random.permutation(12)[groups] + random.normal(0, 0.5, 360)
+    parts = by_hand(groups, hand, 4)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(360))
+    means = [hand[part].mean() for part in parts]
+    assert means == sorted(means)
+    assert all(len(np.unique(groups[part])) == 3 for part in parts)
+    with pytest.raises(BadPartition, match="too few"):
+        by_hand(groups, hand, 13)
+
+
+def test_only_square_images_have_a_hand() -> None:
+    with pytest.raises(BadPartition, match="square images"):
+        slant(np.zeros((2, 63), dtype=np.float32))

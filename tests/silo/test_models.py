@@ -107,7 +107,7 @@ def test_output_layer_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, modu
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (ModelSpec("transformer", (6, 3), "tanh"), "use one of linear, mlp"),
+        (ModelSpec("transformer", (6, 3), "tanh"), "use one of linear, lenet, mlp"),
         (ModelSpec("mlp", (6, 3), "gelu"), "use one of relu, tanh"),
         (ModelSpec("mlp", (6,), "tanh"), "at least two sizes"),
     ],
@@ -115,3 +115,30 @@ def test_output_layer_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, modu
 def test_unknown_model_is_refused_with_the_choices(spec: ModelSpec, message: str) -> None:
     with pytest.raises(UnsuitableModel, match=message):
         layout_for(spec, SEED)
+
+
+def test_a_lenet_of_the_papers_widths_has_its_parameters_and_trains() -> None:
+    spec = ModelSpec("lenet", (784, 6, 16, 120, 84, 10), "tanh")
+    assert layout_for(spec, SEED).size == 61_706
+    module = models.build(spec)
+    assert module(torch.zeros(3, 784)).shape == (3, 10)
+
+
+def test_a_lenet_sees_images_and_not_columns() -> None:
+    """Convolutions and maxima commute with a shift by what they reduce: 4 pixels move the last map by one cell."""
+    module = models.build(ModelSpec("lenet", (784, 2, 3, 10), "relu"))
+    assert isinstance(module, nn.Sequential)
+    image = torch.zeros(1, 28, 28)
+    image[0, 10:14, 10:14] = 1
+    shifted = torch.roll(image, 4, dims=2)
+    maps = [nn.Sequential(*list(module)[:-2])(one.reshape(1, 784)).reshape(3, 5, 5) for one in (image, shifted)]
+    assert torch.allclose(maps[0][:, 1:4, 1:3], maps[1][:, 1:4, 2:4], atol=1e-6)
+    assert not torch.allclose(maps[0], maps[1])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"), [((784, 6, 10), "at least four sizes"), ((783, 6, 16, 10), "square"), ((64, 6, 16, 10), "12")]
+)
+def test_a_lenet_on_other_features_is_refused(sizes: tuple[int, ...], message: str) -> None:
+    with pytest.raises(UnsuitableModel, match=message):
+        layout_for(ModelSpec("lenet", sizes, "relu"), SEED)

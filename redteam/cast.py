@@ -1,0 +1,138 @@
+"""Who attacks in a scenario, with which parameters, in which rounds, and on what success is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from redteam.attacks.attack import Attack
+from redteam.attacks.catalogue import ATTACKS, Setting, attackers
+from redteam.attacks.data import Semantic
+from redteam.datasets import Dataset
+from redteam.entropy import stream
+from redteam.errors import BadScenario
+from redteam.scenario import NO_ATTACK, AttackSpec, Scenario
+from redteam.split import Split
+from silo.data import Records
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Within:
+    """Rounds `first` to `last` of the silo's own, or from `first` on where `last` is 0."""
+
+    first: int
+    last: int
+
+    def __call__(self, number: int) -> bool:
+        """Whether to attack in the silo's own round `number`, from 1."""
+        return self.first <= number and not 0 < self.last < number
+
+
+def crew_of(scenario: Scenario, data: Dataset, split: Split) -> dict[str, Attack]:
+    """The attack of each attacking silo; empty without one.
+
+    Raises:
+        BadScenario, BadAttack: a parameter that the attack has not, or knowledge that it lacks.
+    """
+    spec = scenario.attack
+    counts = {name: len(own.labels) for name, own in split.records.items()}
+    chosen = attacking(spec, counts, scenario.seed)
+    if not chosen:
+        return {}
+    setting = Setting(
+        {name: split.records[name] for name in chosen},
+        len(split.records),
+        data.classes,
+        math.isqrt(data.features.shape[1]),
+        private=scenario.training.epsilon > 0,
+        writers=None if data.groups is None else {name: split.writers[name] for name in chosen},
+        seed=scenario.seed,
+    )
+    return {name: adjusted(attack, spec) for name, attack in attackers(spec.name, setting).items()}
+
+
+def attacking(spec: AttackSpec, counts: Mapping[str, int], seed: int) -> tuple[str, ...]:
+    """Who attacks, sorted: silos at random whose share of silos or of counts is nearest to the asked one, at least one.
+
+    Args:
+        counts: records by silo.
+    """
+    if spec.name == NO_ATTACK or spec.share == 0:
+        return ()
+    order = [str(name) for name in stream(seed, "attackers").permutation(sorted(counts))]
+    if spec.by == "silos":
+        return tuple(sorted(order[: max(1, round(spec.share * len(order)))]))
+    wanted, chosen, reached = spec.share * sum(counts.values()), [], 0
+    for name in order:
+        if abs(reached + counts[name] - wanted) < abs(reached - wanted):
+            chosen.append(name)
+            reached += counts[name]
+    return tuple(sorted(chosen or [min(counts, key=lambda name: counts[name])]))
+
+
+def adjusted(attack: Attack, spec: AttackSpec) -> Attack:
+    """The attack with the scenario's parameters and rounds.
+
+    Raises:
+        BadScenario: a part has no such parameter; its own are named.
+    """
+    updates = attack.updates
+    if spec.updates and not updates:
+        raise BadScenario(f"scenario: attack.updates must be empty: {spec.name} has no update part")
+    if updates:
+        updates = (with_parameters(updates[0], spec.updates, "attack.updates"), *updates[1:])
+    within, own = Within(spec.first, spec.last), attack.active
+    return replace(
+        attack,
+        data=with_parameters(attack.data, spec.data, "attack.data"),
+        local=with_parameters(attack.local, spec.local, "attack.local"),
+        updates=updates,
+        active=lambda number: within(number) and own(number),
+    )
+
+
+def with_parameters(part: Part, parameters: Mapping[str, Any], key: str) -> Part:
+    """A dataclass with some fields replaced; BadScenario for one that it has not."""
+    known = [one.name for one in fields(part)] if is_dataclass(part) else []
+    for name in parameters:
+        if name not in known:
+            allowed = f"choose from {', '.join(known)}" if known else "this attack has no such part; leave it out"
+            raise BadScenario(f"scenario: {key}.{name} is unknown; {allowed}")
+    if not parameters:
+        return part
+    changed: Part = replace(part, **parameters)  # type: ignore[type-var]
+    return changed
+
+
+def require_parameters(spec: AttackSpec) -> None:
+    """Refuse parameters that the attack has not, before any data are read; raises BadScenario."""
+    if spec.name != NO_ATTACK:
+        nothing = np.zeros((1, 784), dtype=np.float32), np.zeros(1, dtype=np.int64)
+        setting = Setting({"s000": Records(*nothing, *nothing)}, 2, writers={"s000": np.zeros(1, dtype=np.int64)})
+        adjusted(ATTACKS[spec.name](setting), spec)
+
+
+def triggered(crew: Mapping[str, Attack], split: Split, test: Records) -> Records | None:
+    """What success is measured on, as hold-out with wanted labels; None for an untargeted attack, or none.
+
+    Chosen writers of a semantic attack are in no test set: the attackers' own hold-outs stand in.
+    """
+    first = next(iter(crew.values()), None)
+    if first is None or first.data is None:
+        return None
+    if isinstance(first.data, Semantic):
+        return _of_writers(first.data, list(crew), split)
+    return first.triggered(test.holdout_features, test.holdout_labels)
+
+
+def _of_writers(part: Semantic, crew: Sequence[str], split: Split) -> Records | None:
+    features = np.concatenate([split.records[name].holdout_features for name in crew])
+    labels = np.concatenate([split.records[name].holdout_labels for name in crew])
+    found = part.of(np.concatenate([split.held_writers[name] for name in crew])).triggered(features, labels)
+    return found if len(found.holdout_labels) else None

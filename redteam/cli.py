@@ -1,0 +1,212 @@
+"""`concordat-redteam`: attacks and defences on the engine that ships. It parses, wires, prints and exits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from redteam.errors import RedTeamError, SweepFailed
+
+if TYPE_CHECKING:
+    from redteam.sweep import Runner, Sweep
+    from redteam.tables import Entry
+
+OK, FAILED, UNUSABLE = 0, 1, 2
+_INTERRUPTED = 130
+DATA = Path("../shared/data")
+
+_EPILOG = """exit codes:
+  0  done
+  1  a cell of a sweep failed; the others are kept
+  2  wrong usage, a scenario that cannot be, or data that are absent
+"""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code; errors go to stderr in one line."""
+    from silo.errors import SiloError
+
+    try:
+        options = _parser().parse_args(arguments)
+        code: int = options.command(options)
+        sys.stdout.flush()
+    except (RedTeamError, SiloError) as error:
+        return _fail(error, FAILED if isinstance(error, SweepFailed) else UNUSABLE)
+    except OSError as error:
+        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", UNUSABLE)
+    except KeyboardInterrupt:
+        return _fail("interrupted; finished cells are kept, run it again to go on", _INTERRUPTED)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"concordat-redteam: error: {message}; see {self.prog} --help\n")
+        sys.exit(UNUSABLE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="concordat-redteam",
+        description="Run attacks against defences in a simulated federation, and make tables of what came of it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    one = _command(commands, "run", _run, "run one scenario and print its row")
+    one.add_argument("scenario", type=Path, metavar="SCENARIO.toml")
+    _add_data(one)
+    one.add_argument("--out", type=Path, metavar="FILE", help="write the whole row as JSON")
+    many = _command(commands, "sweep", _sweep, "run the cells of sweeps that are not there yet")
+    _add_sweeps(many)
+    _add_data(many)
+    many.add_argument("--workers", type=_positive, default=None, metavar="N", help="processes (default: all cores)")
+    many.add_argument("--ray", metavar="ADDRESS", help="use a Ray cluster instead; `local` starts one here")
+    table = _command(commands, "table", _table, "make tables of the cells of sweeps")
+    _add_sweeps(table)
+    table.add_argument("--csv", type=Path, metavar="DIR", help="write a CSV for each table, and a README.md")
+    table.add_argument("--json", type=Path, metavar="FILE", help="write rows of goal and measured as JSON")
+    plot = _command(commands, "plot", _plot, "draw a metric of sweeps as SVG")
+    _add_sweeps(plot)
+    plot.add_argument("--metric", default="success", help="a metric within 0 and 1 (default: success)")
+    plot.add_argument("--svg", type=Path, required=True, metavar="DIR", help="where to write one SVG for each table")
+    return parser
+
+
+def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help=f"the data sets (default: {DATA})")
+
+
+def _add_sweeps(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sweeps", type=Path, nargs="+", metavar="SWEEP.toml")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results of cells are kept")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is no number of processes")
+    return value
+
+
+def _run(options: argparse.Namespace) -> int:
+    from audit.display import progress
+    from redteam.run import run as run_scenario
+    from redteam.scenario import read
+
+    scenario = read(options.scenario)
+    with progress("rounds") as bar:
+        row = run_scenario(scenario, options.data, bar)
+    if options.out is not None:
+        options.out.write_text(json.dumps(row.to_json(), indent=1) + "\n")
+    from redteam.display import show_row
+
+    show_row(row)
+    return OK
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from redteam.sweep import Cells, read_sweep, run_sweep
+
+    sweeps = [read_sweep(path) for path in options.sweeps]
+    failed: dict[str, str] = {}
+    for sweep in sweeps:
+        with _watched(sweep) as on_cell:
+            tally = run_sweep(sweep, options.data, Cells(options.out), _runner(options), on_cell)
+        print(f"{sweep.table}: {tally.before} cells were there, {tally.done} were run, {len(tally.failed)} failed")
+        failed |= tally.failed
+    for label, reason in failed.items():
+        sys.stderr.write(f"concordat-redteam: {label}: {reason}\n")
+    return FAILED if failed else OK
+
+
+def _runner(options: argparse.Namespace) -> Runner:
+    from redteam.runners import processes, ray_cluster
+
+    return ray_cluster(options.ray) if options.ray else processes(options.workers or _cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def _watched(sweep: Sweep) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on a terminal; else one line a cell on stderr."""
+    from audit.display import progress
+
+    with progress(f"table {sweep.table}") as bar:
+
+        def on_cell(done: int, total: int, label: str) -> None:
+            if bar is not None:
+                bar(done, total)
+            else:
+                sys.stderr.write(f"{done}/{total} {label}\n")
+
+        yield on_cell
+
+
+def _entries(options: argparse.Namespace) -> list[tuple[Sweep, list[Entry]]]:
+    from redteam.sweep import Cells, read_sweep
+    from redteam.tables import entries
+
+    sweeps = [read_sweep(path) for path in options.sweeps]
+    return [(sweep, entries(sweep, Cells(options.out))) for sweep in sweeps]
+
+
+def _table(options: argparse.Namespace) -> int:
+    from redteam.display import show_table
+    from redteam.results import file_name, readme
+    from redteam.tables import to_bench, to_csv
+
+    found = _entries(options)
+    for sweep, entries in found:
+        show_table(sweep, entries)
+    if options.csv is not None:
+        options.csv.mkdir(parents=True, exist_ok=True)
+        for sweep, entries in found:
+            (options.csv / file_name(sweep.table, "csv")).write_text(to_csv(entries))
+        (options.csv / "README.md").write_text(readme(found, {path.name for path in options.csv.glob("table-*.csv")}))
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row for _, entries in found for row in to_bench(entries)]
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return OK
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from redteam.plots import plot
+    from redteam.results import file_name
+
+    options.svg.mkdir(parents=True, exist_ok=True)
+    for sweep, entries in _entries(options):
+        (options.svg / file_name(f"{sweep.table}-{options.metric}", "svg")).write_text(plot(entries, options.metric))
+    return OK
+
+
+def _fail(error: object, code: int) -> int:
+    sys.stderr.write(f"concordat-redteam: error: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What came of a run: a row of plain numbers, and the metrics that tables are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SiloRow:
+    """One silo's part.
+
+    Attributes:
+        count: its noised record count.
+        weights: in units of the total weight, one for each round; 0 where it had none.
+        excluded, suspected: rounds with that verdict, from 1.
+        convicted: the round that convicted it, or None.
+        effective: mean of `weights`.
+        accuracy: of the final model on its hold-out.
+    """
+
+    name: str
+    attacks: bool
+    count: int
+    weights: tuple[float, ...]
+    excluded: tuple[int, ...]
+    suspected: tuple[int, ...]
+    convicted: int | None
+    effective: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a scenario came to. Shares are within 0 and 1; success is None for an untargeted attack or none.
+
+    Attributes:
+        accuracy, success: of the final model on test records; success leaves out records of the target class.
+        accuracies, successes: after each round.
+        silos: sorted by name.
+        rounds, void: closed rounds, which are fewer than planned where too few silos remained, and those of them that
+            left the old model.
+        seconds: of the whole run, on whatever machine it ran.
+        carried: bytes between silos and coordinator.
+    """
+
+    scenario: dict[str, Any]
+    accuracy: float
+    success: float | None
+    accuracies: tuple[float, ...]
+    successes: tuple[float, ...]
+    silos: tuple[SiloRow, ...]
+    rounds: int
+    void: int
+    seconds: float
+    carried: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Single numbers for tables; those that make no sense for this run are absent."""
+        honest = [one for one in self.silos if not one.attacks]
+        bad = [one for one in self.silos if one.attacks]
+        local = np.array([one.accuracy for one in honest])
+        found = {
+            "accuracy": self.accuracy,
+            "worst_silo": float(local.min()),
+            "gap": float(local.max() - local.min()),
+            "variance": float(local.var()),
+            "void": self.void / max(1, self.rounds),
+            "finished": self.rounds / self.scenario["training"]["rounds"],
+            "honest_excluded": mean_of(len(one.excluded) for one in honest) / max(1, self.rounds),
+            "honest_suspected": mean_of(len(one.suspected) for one in honest) / max(1, self.rounds),
+            "honest_convicted": mean_of(one.convicted is not None for one in honest),
+            "seconds_a_round": self.seconds / max(1, self.rounds),
+            "bytes_a_round": self.carried / max(1, self.rounds),
+        }
+        if bad:
+            found["attackers_weight"] = sum(one.effective for one in bad)
+            found["attackers_excluded"] = mean_of(len(one.excluded) for one in bad) / max(1, self.rounds)
+            found["attackers_convicted"] = mean_of(one.convicted is not None for one in bad)
+        rounds = sorted(one.convicted for one in bad if one.convicted is not None)
+        if rounds:
+            found["first_conviction"] = rounds[0]
+        if self.success is not None:
+            found |= {
+                "success": self.success,
+                "success_max": max(self.successes),
+                "success_mean": _late(self.successes),
+            }
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the metrics."""
+        return {**dataclasses.asdict(self), "metrics": self.metrics}
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """The mean, 0 for nothing."""
+    numbers = [float(value) for value in values]
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
+def _late(values: tuple[float, ...]) -> float:
+    """Mean over the second half of the rounds, when the model works: the papers' mean over rounds."""
+    return mean_of(values[len(values) // 2 :])
