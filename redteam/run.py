@@ -56,7 +56,14 @@ class _Runner:
         self._meter = Meter()
         seats = {name: dataclasses.replace(seat, link=self._meter.link) for name, seat in world.seats.items()}
         self._simulation = Simulation(
-            directory, world.task, world.model, world.policy, seats, world.entropy, new_history=Reader()
+            directory,
+            world.task,
+            world.model,
+            world.policy,
+            seats,
+            world.entropy,
+            root=world.root,
+            new_history=Reader(),
         )
         self._tests = [_tester(world, part) for part in (world.test, world.triggered) if part is not None]
         self._digest = ""

@@ -117,6 +117,7 @@ class Simulation:
         policy: Policy,
         seats: Mapping[str, Seat],
         entropy: Entropy | None = None,
+        *,
         root: bytes | None = None,
         new_history: Callable[[], History] = History,
     ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit import attributions, display, show
+from audit import attributions, display, plans, show
 from audit.certificate import certify, check_certificate
 from audit.errors import InvalidCertificate, InvalidRecord
 from audit.files import LogFile
@@ -37,6 +37,12 @@ from tests.integration.finds import BOOST, Changed, searching, seat, seat_change
 
 LIAR = "bob"
 HONEST = tuple(silo for silo in SILOS if silo != LIAR)
+
+
+@pytest.fixture
+def whole_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every round has the task's step: after an honest round a boosted update would be cut to what was usual."""
+    monkeypatch.setattr(plans, "step_of", lambda history, training: history.genesis.task.step_log2)
 
 
 def test_honest_federation_searches_after_odd_rounds_and_the_last_and_releases(tmp_path: Path) -> None:
@@ -222,6 +228,7 @@ def test_two_tables_that_differ_convict_nobody(tmp_path: Path, monkeypatch: pyte
     assert history.triggers == (trigger(),)
 
 
+@pytest.mark.usefixtures("whole_range")
 def test_last_model_with_a_find_is_not_released_but_the_newest_clean_one(tmp_path: Path) -> None:
     federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
     history = federation.run()
@@ -243,6 +250,7 @@ def test_without_any_clean_model_nothing_is_released(tmp_path: Path) -> None:
     assert all(session.step(0.0).finished for session in federation.sessions.values())
 
 
+@pytest.mark.usefixtures("whole_range")
 def test_newcomer_without_past_models_says_that_it_cannot(tmp_path: Path) -> None:
     federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
     federation.until(closed(1))
@@ -414,6 +422,7 @@ def test_flip_that_is_known_already_does_not_forbid_the_release(tmp_path: Path) 
     assert history.convicted == {}
 
 
+@pytest.mark.usefixtures("whole_range")
 def test_silo_that_was_away_gets_the_released_model_though_a_newer_one_is_current(tmp_path: Path) -> None:
     federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
     federation.until(in_phase(Phase.VERIFYING))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 def log_of(directory: Path) -> list[bytes]:
     """The log of a short run in which all silos share a reader."""
     seats = {name: Seat(records(index), scheme=PlainSum) for index, name in enumerate(SILOS)}
-    simulation = Simulation(directory, *task(2), policy(), seats, SeededEntropy(1), Reader())
+    simulation = Simulation(directory, *task(2), policy(), seats, SeededEntropy(1), new_history=Reader())
     history = simulation.run()
     assert all(session.history.chain.digest == history.chain.digest for session in simulation.sessions.values())
     simulation.close()
