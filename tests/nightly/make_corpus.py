@@ -10,9 +10,11 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
+from audit import plans
 from audit.history import History
 from crypto import quantise, ring, sealing, secure_sum, tags
 from protos import canonical
@@ -39,9 +41,13 @@ def federation(directory: Path) -> Bench:
 
 
 def searched(directory: Path) -> Bench:
-    """A federation whose log holds the records of a clean search and of one that found something."""
+    """A federation whose log holds the records of a clean search and of one that found something.
+
+    Its rounds keep the task's step: one that follows the first, honest round would cut what the liar sends.
+    """
     made = searching(directory, {"bob": seat_changes(BOOST, first=2)}, rounds=2)
-    made.run()
+    with mock.patch.object(plans, "step_of", lambda history, training: history.genesis.task.step_log2):
+        made.run()
     return made
 
 

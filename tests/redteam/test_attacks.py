@@ -42,7 +42,7 @@ def one(name: str) -> tuple[Attack, Records]:
 
 
 def bytes_of(records: Records) -> list[bytes]:
-    return [array.tobytes() for array in astuple(records)]
+    return [array.tobytes() for array in astuple(records) if array is not None]
 
 
 @pytest.fixture(params=list(ATTACKS))

@@ -33,8 +33,10 @@ class HalfTheNoise(LinearTrainer):
 
 
 class NoClipping(LinearTrainer):
-    def _clipped_sum(self, weights: NDArray[np.float64], batch: NDArray[np.int64], clip: float) -> NDArray[np.float64]:
-        return super()._clipped_sum(weights, batch, 1e9)
+    def _clipped_sum(
+        self, weights: NDArray[np.float64], batch: NDArray[np.int64], features: NDArray[np.float64], clip: float
+    ) -> NDArray[np.float64]:
+        return super()._clipped_sum(weights, batch, features, 1e9)
 
 
 class Replayed:
