@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--ray", metavar="ADDRESS", help="use a Ray cluster instead; `local` starts one here")
     table = _command(commands, "table", _table, "make tables of the cells of sweeps")
     _add_sweeps(table)
-    table.add_argument("--csv", type=Path, metavar="DIR", help="write a CSV for each table, and a README.md")
+    table.add_argument("--csv", type=Path, metavar="DIR", help="write a CSV for each table, and sweeps.md")
     table.add_argument("--json", type=Path, metavar="FILE", help="write rows of goal and measured as JSON")
     plot = _command(commands, "plot", _plot, "draw a metric of sweeps as SVG")
     _add_sweeps(plot)
@@ -185,7 +185,7 @@ def _table(options: argparse.Namespace) -> int:
         options.csv.mkdir(parents=True, exist_ok=True)
         for sweep, entries in found:
             (options.csv / file_name(sweep.table, "csv")).write_text(to_csv(entries))
-        (options.csv / "README.md").write_text(readme(found, {path.name for path in options.csv.glob("table-*.csv")}))
+        (options.csv / "sweeps.md").write_text(readme(found, {path.name for path in options.csv.glob("table-*.csv")}))
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for _, entries in found for row in to_bench(entries)]

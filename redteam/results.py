@@ -1,4 +1,4 @@
-"""`docs/results/README.md`: what holds, what does not, and why, from the tables' own numbers."""
+"""`docs/results/sweeps.md`: what holds, what does not, and why, from the tables' own numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from redteam.display import shown
 from redteam.sweep import Sweep
 from redteam.tables import Entry
 
-_HEAD = """# Results
+_HEAD = """# Sweeps
 
 Tables of sweeps in `redteam/scenarios/`; [how they are made](../scenarios.md). `concordat-redteam sweep SWEEPS --out
 CELLS` runs them, `concordat-redteam table SWEEPS --out CELLS --csv docs/results` writes this page and a CSV each, with

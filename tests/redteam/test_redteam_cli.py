@@ -62,7 +62,7 @@ def test_a_sweep_becomes_a_table_a_page_and_a_plot(tmp_path: Path, capsys: pytes
     rows = list(csv.DictReader((tmp_path / "docs" / "table-z.csv").open()))
     measured = next(row for row in rows if (row["row"], row["metric"]) == ("calm", "accuracy"))
     assert (measured["n"], measured["goal"], measured["met"]) == ("2", ">= 0.99", "no")
-    assert "0 of 1 goals are met. It is a test." in (tmp_path / "docs" / "README.md").read_text()
+    assert "0 of 1 goals are met. It is a test." in (tmp_path / "docs" / "sweeps.md").read_text()
     bench = json.loads((tmp_path / "build" / "b.json").read_text())
     assert {"table", "row", "metric", "goal", "measured", "low", "high"} == set(bench[0])
     assert run(["plot", *where, "--metric", "accuracy", "--svg", str(tmp_path / "svg")]) == 0
