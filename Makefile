@@ -55,6 +55,7 @@ bench-redteam: setup
 	rm -rf build/bench/cells
 	$(PY) -m redteam.cli sweep $(SWEEPS) --out build/bench/cells --data $(DATA)
 	$(PY) -m redteam.cli table $(SWEEPS) --out build/bench/cells --json build/bench/redteam.json
+	$(PY) -m redteam.fedproto --data $(DATA) --bench build/bench/redteam.json
 
 clean:
 	rm -rf build .venv

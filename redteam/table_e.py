@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -124,11 +125,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m redteam.fedproto", description="Make table E from MNIST.")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="directory with the data sets")
     parser.add_argument("--out", type=Path, default=Path("docs/results/table-e.csv"))
+    parser.add_argument(
+        "--bench", type=Path, metavar="FILE", help="add the small cells of one seed to this JSON"
+    )
     options = parser.parse_args()
     try:
         data = load("mnist", options.data)
     except RedTeamError as error:
         sys.exit(f"redteam.fedproto: error: {error}")
+    if options.bench is not None:
+        rows = small_table_e(SEEDS[0], data)
+        earlier = json.loads(options.bench.read_text()) if options.bench.exists() else []
+        options.bench.write_text(json.dumps([*earlier, *rows], indent=1) + "\n")
+        print("\n".join(f"{row['row']}: {row['metric']} {row['measured']} {row['goal']}" for row in rows))
+        return
     found: dict[Cell, list[tuple[float, float | None]]] = {}
     for cells in (SMALL, CELLS[len(SMALL) :]):
         for seed, cell in itertools.product(SEEDS, cells):
