@@ -24,7 +24,7 @@ from coordinator.authority import Authority, utc_now
 from coordinator.errors import AlreadyRunning, BadRequest, CoordinatorError
 from coordinator.servicers import Enrolment, Round, RoundService
 from crypto import memory
-from protos.transport import KEEPALIVE_S, MESSAGE_BYTES
+from protos.transport import KEEPALIVE_S, MESSAGE_BYTES, WINDOW_BYTES
 from protos.wire import enrolment_pb2, enrolment_pb2_grpc, grpc, round_pb2_grpc
 
 TICK_S = 0.1
@@ -135,6 +135,8 @@ def _server(threads: int) -> grpc.Server:
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_send_message_length", MESSAGE_BYTES),
         ("grpc.max_metadata_size", 16384),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
         ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_S * 500),

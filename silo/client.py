@@ -22,6 +22,7 @@ from protos.transport import (
     MESSAGE_BYTES,
     SUBMIT_S,
     TRANSFER_S,
+    WINDOW_BYTES,
     coordinator_host,
     parts,
 )
@@ -144,6 +145,8 @@ def channel_options(federation: str) -> list[tuple[str, Any]]:
         ("grpc.ssl_target_name_override", coordinator_host(federation)),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
         ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),
