@@ -13,8 +13,8 @@ _HEAD = """# Sweeps
 Tables of sweeps in `redteam/scenarios/`; [how they are made](../scenarios.md). `concordat-redteam sweep SWEEPS --out
 CELLS` runs them, `concordat-redteam table SWEEPS --out CELLS --csv docs/results` writes this page and a CSV each, with
 all metrics. Numbers are means over the seeds, with 95 % t intervals where there are several. Learning rates were tried
-on seed 100, which no table uses, or set near such tries by judgement. Runs go through the machines of production with encryption switched off; a test shows
-that decisions and models are the same with it on.
+on seed 100, which no table uses, or set near such tries by judgement. Runs go through the machines of production with
+encryption switched off; a test shows that decisions and models are the same with it on.
 """
 
 

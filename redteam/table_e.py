@@ -125,9 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m redteam.fedproto", description="Make table E from MNIST.")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="directory with the data sets")
     parser.add_argument("--out", type=Path, default=Path("docs/results/table-e.csv"))
-    parser.add_argument(
-        "--bench", type=Path, metavar="FILE", help="add the small cells of one seed to this JSON"
-    )
+    parser.add_argument("--bench", type=Path, metavar="FILE", help="add the small cells of one seed to this JSON")
     options = parser.parse_args()
     try:
         data = load("mnist", options.data)
