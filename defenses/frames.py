@@ -6,6 +6,7 @@ field have neither floor nor cap, and they exclude without evidence: a certifica
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -17,7 +18,7 @@ from protos.task import MICRO
 WEIGHT = "weight"
 
 
-class Selection(Plain):
+class Selection(Plain, ABC):
     """Keeps some silos and weighs them by their noised counts, as federated averaging does.
 
     The papers' silos are of equal size, and their kept updates are averaged alike.
@@ -26,13 +27,13 @@ class Selection(Plain):
     kept_words = "kept by the rule"
     left_out_words = "left out by the rule, without evidence"
 
+    @abstractmethod
     def columns(self, setting: Setting, exhibits: Sequence[Exhibit]) -> Mapping[str, Floats]:
         """Scores by name, one number per exhibit (float64[n])."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kept(self, scored: Sequence[Scored]) -> frozenset[str]:
         """The silos that stay, from recorded scores; at least one where there is one."""
-        raise NotImplementedError
 
     def score(
         self, setting: Setting, exhibits: Sequence[Exhibit], history: History | None = None
@@ -55,15 +56,15 @@ class Selection(Plain):
         )
 
 
-class Weighting(Plain):
+class Weighting(Plain, ABC):
     """Gives each silo a factor, recorded as `weight`; a silo with the factor 0 is left out."""
 
     by_count = False
     left_out_words = "the rule gives it the weight 0, without evidence"
 
+    @abstractmethod
     def factors(self, setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
         """A factor of at least 0 per exhibit (float64[n]), counted in millionths: the greatest should be about 1."""
-        raise NotImplementedError
 
     def columns(self, setting: Setting, exhibits: Sequence[Exhibit]) -> Mapping[str, Floats]:
         """Scores by name, the factors last."""

@@ -49,6 +49,10 @@ class FlTrust(Weighting):
         ratios = np.divide(norms[-1], norms[:-1], out=np.zeros(len(exhibits)), where=norms[:-1] > 0)
         return {"trust": trust, WEIGHT: trust * ratios}
 
+    def factors(self, setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
+        """Trust times the ratio of lengths, as recorded."""
+        return self.columns(setting, exhibits)[WEIGHT]
+
 
 class FlameFilter(Selection):
     """Keeps the majority cluster of cosine distances (Nguyen et al. 2022, FLAME, algorithm 1).

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import numpy as np
+from redteam.tables import interval
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,8 @@ class Row:
 
 def over_seeds(table: str, row: str, metric: str, goal: str, values: Sequence[float]) -> Row:
     """Mean over seeds with its 95 % interval by Student's t; a single seed has none and stands for both ends."""
-    from scipy import stats
-
-    mean, half = float(np.mean(values)), 0.0
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return Row(table, row, metric, goal, mean, mean - half, mean + half)
+    mean, low, high = interval(values) if len(values) > 1 else (float(values[0]),) * 3
+    return Row(table, row, metric, goal, mean, low, high)
 
 
 def write(rows: Iterable[Row], path: Path) -> None:

@@ -30,14 +30,13 @@ from crypto.quantise import apply_aggregate, quantise, randomness_needed
 from protos.task import MICRO, ModelSpec, Task
 from redteam.datasets import Dataset
 from redteam.featured import OUTPUTS, mnist_features
+from redteam.tables import interval
 from silo.data import Records
 from silo.entropy import OsEntropy
 from silo.pack import pack_task, step_log2
 from silo.trainer import trainer_for
 
 SILOS, SEEDS, TOTAL_WEIGHT = 10, (1, 2, 3), 1024
-T_975 = 4.302653
-"""Quantile of Student's t with two degrees of freedom, for the interval of three seeds."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,10 @@ def entry(name: str, setting: Setting, data: Dataset, seeds: Sequence[int], limi
         share, task = accuracy(setting, data, seed, limit)
         found.append(share)
         print(f"{name}, seed {seed}: {share:.4f}", file=sys.stderr, flush=True)
-    spread = T_975 * float(np.std(found, ddof=1)) / len(found) ** 0.5 if len(found) == 3 else 0.0
-    mean = float(np.mean(found))
+    mean, low, high = interval(found) if len(found) > 1 else (found[0],) * 3
     return {
         "table": "H", "row": name, "metric": "accuracy", "goal": setting.goal, "measured": round(mean, 4),
-        "low": round(mean - spread, 4), "high": round(mean + spread, 4), "papers": setting.papers,
+        "low": round(low, 4), "high": round(high, 4), "papers": setting.papers,
         "seeds": " ".join(f"{share:.4f}" for share in found), "epsilon": task_epsilon(task) / MICRO,
         "parameters": task.layout.size, "rounds": task.rounds, "noise": task.training.noise_micro / MICRO,
     }  # fmt: skip
