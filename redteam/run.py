@@ -19,6 +19,7 @@ from redteam.measured import Row, SiloRow, mean_of
 from redteam.meter import Meter
 from redteam.scenario import Scenario
 from redteam.shared import Reader
+from redteam.shared_search import shared_searcher
 from redteam.simulator import Simulation
 from redteam.world import World, build
 from silo.data import Records
@@ -54,7 +55,11 @@ class _Runner:
     def __init__(self, world: World, directory: Path, on_round: Callable[[int, int], None] | None) -> None:
         self._world, self._on_round = world, on_round
         self._meter = Meter()
-        seats = {name: dataclasses.replace(seat, link=self._meter.link) for name, seat in world.seats.items()}
+        searcher = shared_searcher()
+        seats = {
+            name: dataclasses.replace(seat, link=self._meter.link, searcher=seat.searcher or searcher)
+            for name, seat in world.seats.items()
+        }
         self._simulation = Simulation(
             directory,
             world.task,
