@@ -21,6 +21,8 @@ from redteam.errors import BadScenario
 NO_ATTACK = "none"
 PARTITIONS = ("dirichlet", "writers", "stroke", "slant", "groups")
 MODELS = ("linear", "mlp", "lenet")
+FEATURES = ("none", "scattering")
+SCHEDULES = ("constant", "cosine")
 BY = ("silos", "weight")
 
 
@@ -66,6 +68,9 @@ class DataSpec:
             of their hand; `groups`: the largest natural groups (states, writers) are the silos.
         ratio: largest over smallest silo, log-normal; for `dirichlet` only.
         holdout: part of a silo's own records on which its local accuracy is measured.
+        features: `none`, or `scattering`: what models see of images are fixed public features (`redteam.featured`),
+            learned on up to 1,000 of the set's images, which are then no silo's.
+        components: how many features; 0 for as many as the public images were found to support, at most 400.
     """
 
     set: str = _choice("digits", _data_sets)
@@ -75,6 +80,8 @@ class DataSpec:
     alpha: float = _number(1.0, 1e-3, 1e6)
     ratio: float = _number(1.0, 1.0, 50.0)
     holdout: float = _number(0.15, 0.01, 0.9)
+    features: str = _choice("none", lambda: FEATURES)
+    components: int = _whole(0, 0, 10_000)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ class TrainingSpec:
     """DP-SGD of a round. With `epsilon` 0 the noise is a millionth of C: clipped SGD, in practice without DP.
 
     `range` is the largest coordinate of an update that is not cut; 0 takes four deviations of the smallest silo's noise
-    and an eighth of what clipping allows. `prototypes_every` 0 releases none.
+    and an eighth of what clipping allows. `prototypes_every` 0 releases none. With the schedule `cosine` the learning
+    rate falls over the rounds (`audit.schedule`).
     """
 
     rounds: int = _whole(20, 1, 10_000)
@@ -105,6 +113,7 @@ class TrainingSpec:
     prototypes_clip: float = _number(4.0, 1e-6, 1e6)
     prototypes_noise: float = _number(20.0, 1e-6, 1e6)
     counts_noise: float = _number(10.0, 1e-6, 1e6)
+    schedule: str = _choice("constant", lambda: SCHEDULES)
 
 
 @dataclass(frozen=True)
@@ -294,6 +303,8 @@ def _require_consistent(scenario: Scenario) -> None:
         )
     if federation.clients and data.ratio != 1:
         raise BadScenario("scenario: data.ratio must be 1 with federation.clients: a silo declares one count for all")
+    if data.components and data.features == "none":
+        raise BadScenario("scenario: data.components counts fixed features: set data.features, or leave it out")
     kind, hidden = scenario.model.kind, scenario.model.hidden
     if kind == "lenet" and len(hidden) < 2:
         raise BadScenario("scenario: model.hidden must begin with two numbers of channels for a lenet")

@@ -21,9 +21,10 @@ from protos.task import MICRO, Budget, Deadlines, Policy, Task, Training
 from redteam import arguments, datasets
 from redteam.attacks.attack import Attack
 from redteam.attacks.parts import NO_NOISE_MICRO
-from redteam.cast import crew_of, triggered
+from redteam.cast import behind, crew_of, triggered
 from redteam.datasets import Dataset
 from redteam.entropy import SeededEntropy, stream
+from redteam.featured import Source, through_scattering
 from redteam.plain import PlainSum
 from redteam.scenario import Scenario
 from redteam.simulator import Seat
@@ -73,15 +74,21 @@ def build(scenario: Scenario, directory: Path) -> World:
         RedTeamError: data are absent or too few, or the attack lacks what it needs.
         SiloError: no noise meets the budget, or the model does not fit.
     """
-    data = _loaded(scenario.data.set, directory)
-    parts, test = split(scenario, data), evaluation(scenario, data)
-    root = Root(*public_examples(scenario, data)) if scenario.engine.search else None
-    task, model = task_of(scenario, data, min(len(own.labels) for own in parts.records.values()), root)
+    source = _source(scenario.data.set, directory, scenario.data.features, scenario.data.components)
+    data, seen = source.images, source.seen
+    parts = split(scenario, data)
+    shown = parts if seen is data else split(scenario, data, seen)
+    root = Root(*public_examples(scenario, seen)) if scenario.engine.search else None
+    task, model = task_of(scenario, seen, min(len(own.labels) for own in shown.records.values()), root)
     crew, liars = crew_of(scenario, data, parts), crew_of(_with_somebody(scenario), data, parts)
-    seats = {silo: _seat(scenario, parts, crew.get(silo), silo) for silo in parts.records}
-    aim, entropy = triggered(liars, parts, test), SeededEntropy(scenario.seed)
+    crew = behind(crew, source.extractor, shown.records)
+    seats = {silo: _seat(scenario, parts, shown, crew.get(silo), silo) for silo in parts.records}
+    aim, test = triggered(liars, parts, evaluation(scenario, data)), evaluation(scenario, seen)
+    if aim is not None and source.extractor is not None:
+        aim = source.extractor.of(aim)
     public = None if root is None else rootset.to_bytes(root)
-    return World(scenario, task, model, policy_of(scenario), parts.records, crew, seats, test, aim, entropy, public)
+    entropy = SeededEntropy(scenario.seed)
+    return World(scenario, task, model, policy_of(scenario), shown.records, crew, seats, test, aim, entropy, public)
 
 
 def _with_somebody(scenario: Scenario) -> Scenario:
@@ -131,6 +138,7 @@ def _description(scenario: Scenario, data: Dataset) -> dict[str, Any]:
         "range": plan.range or 1.0,
         "folds": scenario.federation.folds,
         "seed": scenario.seed,
+        "schedule": plan.schedule,
     }
     if plan.prototypes_every:
         noise = plan.prototypes_noise if plan.epsilon else NO_NOISE_MICRO / MICRO
@@ -141,7 +149,8 @@ def _description(scenario: Scenario, data: Dataset) -> dict[str, Any]:
 def _model(scenario: Scenario, data: Dataset) -> dict[str, Any]:
     hidden = () if scenario.model.kind == "linear" else scenario.model.hidden
     sizes = [data.features.shape[1], *hidden, data.classes]
-    return {"kind": scenario.model.kind, "sizes": sizes, "activation": "relu"}
+    features = {} if data.extractor is None else {"features": data.extractor}
+    return {"kind": scenario.model.kind, "sizes": sizes, "activation": "relu", **features}
 
 
 def _without_privacy(draft: Task) -> Task:
@@ -161,17 +170,19 @@ def _reach(training: Training, count: int) -> float:
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str, directory: Path) -> Dataset:
-    return datasets.load(name, directory)
+def _source(name: str, directory: Path, features: str, components: int) -> Source:
+    data = datasets.load(name, directory)
+    return Source(data, data) if features == "none" else through_scattering(data, components)
 
 
-def _seat(scenario: Scenario, parts: Split, attack: Attack | None, name: str) -> Seat:
+def _seat(scenario: Scenario, parts: Split, shown: Split, attack: Attack | None, name: str) -> Seat:
+    """The seat of a silo; an attacker holds its records as they were before any features."""
     scheme = PackedCkks if scenario.engine.encryption else PlainSum
     if attack is not None:
         return replace(attack.seat(parts.records[name]), scheme=scheme)
-    pool = parts.pools[name]
+    pool = shown.pools[name]
     trainer = trainer_for if len(pool) == 1 else sampled(pool, scenario.seed, name)
-    return Seat(parts.records[name], trainer=trainer, scheme=scheme)
+    return Seat(shown.records[name], trainer=trainer, scheme=scheme)
 
 
 def sampled(pool: Sequence[Records], seed: int, name: str) -> Callable[[Task, Records, Entropy], Trainer]:
