@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from audit.history import History, RoundView
 from redteam import arguments
 from redteam.errors import BadScenario
-from redteam.measured import Row, SiloRow, mean_of
+from redteam.measured import Row, SiloRow, mean_of, skews
 from redteam.meter import Meter
 from redteam.scenario import Scenario
 from redteam.shared import Reader
@@ -66,6 +66,8 @@ class _Runner:
             new_history=Reader(),
         )
         self._tests = [_tester(world, part) for part in (world.test, world.triggered) if part is not None]
+        labels = {name: own.labels for name, own in world.records.items()}
+        self._skews = skews(labels, world.task.layout.classes)
         self._digest = ""
         self._measured: tuple[float, ...] = ()
         self._course: list[tuple[float, ...]] = []
@@ -147,6 +149,8 @@ class _Runner:
             convicted=self._convictions.get(name),
             effective=mean_of(weights),
             accuracy=_share_right(_tester(self._world, self._world.records[name]), model),
+            records=len(self._world.records[name].labels),
+            skew=self._skews[name],
         )
 
 

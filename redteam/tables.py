@@ -6,10 +6,11 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from redteam.scenario import Scenario
 from redteam.sweep import POOLED, Case, Cells, Goal, Sweep
 
 CONFIDENCE = 0.95
@@ -118,12 +119,14 @@ def _pooled(sweep: Sweep, cells: Cells) -> list[Entry]:
 
     The intervals take cells as independent, which those of one seed are not quite.
     """
-    by_defense: dict[str, list[dict[str, float]]] = {}
+    by_defense: dict[str, list[Scenario]] = {}
     for case in sweep.cases:
         for (defense, _), scenario in case.scenarios.items():
-            by_defense.setdefault(defense, []).append(cells.metrics(scenario) or {})
+            by_defense.setdefault(defense, []).append(scenario)
     found = []
-    for defense, runs in by_defense.items():
+    for defense, scenarios in by_defense.items():
+        runs = [cells.metrics(scenario) or {} for scenario in scenarios]
+        found += _single_silo(sweep.table, defense, [cells.honest(scenario) for scenario in scenarios])
         for name in dict.fromkeys(name for run in runs for name in run):
             values = [run[name] for run in runs if name in run]
             found.append(Entry(sweep.table, POOLED, defense, name, len(values), *interval(values)))
@@ -132,6 +135,21 @@ def _pooled(sweep: Sweep, cells: Cells) -> list[Entry]:
                 for what, value in _of_cells(name, values).items()
             ]
     return found
+
+
+def _single_silo(table: str, defense: str, runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[Entry]:
+    """The share of runs in which the honest silo that is convicted most often is convicted, by its name over all runs.
+
+    A name is a place in the partition: `s000` has the most records where sizes differ.
+    """
+    convicted: dict[str, list[bool]] = {}
+    for one in (silo for run in runs for silo in run):
+        convicted.setdefault(one["name"], []).append(one["convicted"] is not None)
+    rates = [sum(found) / len(found) for found in convicted.values()]
+    if not rates:
+        return []
+    count = max(map(len, convicted.values()))
+    return [Entry(table, POOLED, defense, "convicted_single_silo", count, max(rates), math.nan, math.nan)]
 
 
 def _of_cells(name: str, values: Sequence[float]) -> dict[str, float]:

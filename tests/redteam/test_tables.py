@@ -23,6 +23,8 @@ from redteam.tables import entries, interval, to_bench, to_csv
 T_975 = {2: 12.706204736, 3: 4.302652730, 5: 2.776445105}
 """Quantiles of Student's t with n - 1 degrees of freedom, from a printed table."""
 
+SILOS = ("s000", "s001", "s002", "eve")
+
 SWEEP: dict[str, Any] = {
     "table": "X",
     "title": "toys",
@@ -121,6 +123,26 @@ def test_cells_of_all_rows_are_pooled_and_goals_on_cells_count_them(tmp_path: Pa
     assert found["success_most"].mean == 0.4
     assert (found["success_within_0.05"].mean, found["success_within_0.05"].met) == (pytest.approx(2 / 3), False)
     assert found["first_conviction_median"].mean == 5
+
+
+def test_rates_of_silos_are_pooled_over_rows_and_seeds(tmp_path: Path) -> None:
+    """By hand: three seeds, two rows. `s000` is convicted in 2 of 6 runs, `s001` in 1, an attacker in all."""
+    goals = [
+        {"defense": "guard", "metric": "convicted_largest", "op": "<=", "value": 0.4},
+        {"defense": "guard", "metric": "convicted_single_silo", "op": "<=", "value": 0.3},
+    ]
+    sweep, cells = parse_sweep({**SWEEP, "goals": goals}), Cells(tmp_path)
+    convicted = {("calm", 1): {"s000"}, ("calm", 3): {"s000", "s001"}}
+    for cell in sweep.cells:
+        guilty = convicted.get((cell.row, cell.seed), set())
+        silos = [{"name": n, "attacks": n == "eve", "convicted": 2 if n in guilty | {"eve"} else None} for n in SILOS]
+        largest = {"convicted_largest": float("s000" in guilty), "accuracy": 0.9}
+        if cell.defense == "guard":
+            cells.keep(cell, {"metrics": largest, "silos": silos})
+    found = {one.metric: one for one in entries(sweep, cells) if (one.row, one.defense) == (POOLED, "guard")}
+    largest_rate, single = found["convicted_largest"], found["convicted_single_silo"]
+    assert (largest_rate.n, largest_rate.mean, largest_rate.met) == (6, pytest.approx(2 / 6), True)
+    assert (single.n, single.mean, single.met) == (6, pytest.approx(2 / 6), False)
 
 
 def test_axes_repeat_every_row_and_its_goals() -> None:
