@@ -125,6 +125,8 @@ class AttackSpec:
         share: part of the silos, or of the record counts, that attackers have; 0 measures success without attackers.
         by: `silos` or `weight`: what `share` is a part of. By weight, the nearest that whole silos come to.
         first, last: rounds in which it attacks; last 0 for all from `first` on.
+        absent: the silos that would attack do not take part at all, and the others have the records that they have
+            with them: what a defended run is held against.
         data, local, updates: parameters that replace the defaults of these parts, such as `data = {share = 0.9}`.
     """
 
@@ -133,6 +135,7 @@ class AttackSpec:
     by: str = _choice("silos", lambda: BY)
     first: int = _whole(1, 1, 10_000)
     last: int = _whole(0, 0, 10_000)
+    absent: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     updates: Mapping[str, Any] = field(default_factory=dict)
@@ -310,6 +313,8 @@ def _require_consistent(scenario: Scenario) -> None:
         raise BadScenario("scenario: model.hidden must begin with two numbers of channels for a lenet")
     if scenario.attack.last and scenario.attack.last < scenario.attack.first:
         raise BadScenario("scenario: attack.last must be 0 or not before attack.first")
+    if scenario.attack.absent and (scenario.attack.name == NO_ATTACK or not scenario.attack.share):
+        raise BadScenario("scenario: attack.absent = true needs attack.name and attack.share: they say who is absent")
     _require_parameters(scenario.attack)
     if scenario.engine.search:
         _require_search()

@@ -24,6 +24,7 @@ from redteam.attacks.parts import NO_NOISE_MICRO
 from redteam.cast import behind, crew_of, triggered
 from redteam.datasets import Dataset
 from redteam.entropy import SeededEntropy, stream
+from redteam.errors import BadScenario
 from redteam.featured import Source, through_scattering
 from redteam.plain import PlainSum
 from redteam.scenario import Scenario
@@ -39,6 +40,8 @@ from silo.trainer import Trainer, trainer_for
 _UNBOUNDED = 2**53 - 1
 """The largest ε that a ledger can hold, for tasks without DP."""
 _SOMEBODY = 0.01
+QUORUM = 3
+"""Fewest silos of a round."""
 _COUNTS_NOISE = MICRO // 1000
 """Of tasks without DP: a deviation of a thousandth of a record."""
 
@@ -82,13 +85,28 @@ def build(scenario: Scenario, directory: Path) -> World:
     task, model = task_of(scenario, seen, min(len(own.labels) for own in shown.records.values()), root)
     crew, liars = crew_of(scenario, data, parts), crew_of(_with_somebody(scenario), data, parts)
     crew = behind(crew, source.extractor, shown.records)
-    seats = {silo: _seat(scenario, parts, shown, crew.get(silo), silo) for silo in parts.records}
+    present = _present(scenario, parts, crew)
+    crew = {silo: attack for silo, attack in crew.items() if silo in present}
+    records = {silo: shown.records[silo] for silo in present}
+    seats = {silo: _seat(scenario, parts, shown, crew.get(silo), silo) for silo in present}
     aim, test = triggered(liars, parts, evaluation(scenario, data)), evaluation(scenario, seen)
     if aim is not None and source.extractor is not None:
         aim = source.extractor.of(aim)
     public = None if root is None else rootset.to_bytes(root)
     entropy = SeededEntropy(scenario.seed)
-    return World(scenario, task, model, policy_of(scenario), shown.records, crew, seats, test, aim, entropy, public)
+    return World(scenario, task, model, policy_of(scenario), records, crew, seats, test, aim, entropy, public)
+
+
+def _present(scenario: Scenario, parts: Split, crew: Mapping[str, Attack]) -> tuple[str, ...]:
+    """Who takes part: all silos, or all but those that would attack."""
+    if not scenario.attack.absent:
+        return tuple(parts.records)
+    honest = tuple(silo for silo in parts.records if silo not in crew)
+    if len(honest) < QUORUM:
+        raise BadScenario(
+            f"scenario: attack.absent leaves {len(honest)} silos, and a federation needs {QUORUM}: lower attack.share"
+        )
+    return honest
 
 
 def _with_somebody(scenario: Scenario) -> Scenario:
@@ -102,7 +120,7 @@ def policy_of(scenario: Scenario) -> Policy:
     rules = scenario.federation
     micro = {f"{name}_micro": round(getattr(rules, name) * MICRO) for name in ("floor", "cap", "fdr")}
     deadlines = Deadlines(60_000, 60_000, 60_000, 60_000)
-    return Policy(3, rules.privacy_minimum, **micro, total_weight=1024, defense=rules.defense, deadlines=deadlines)
+    return Policy(QUORUM, rules.privacy_minimum, **micro, total_weight=1024, defense=rules.defense, deadlines=deadlines)
 
 
 def task_of(scenario: Scenario, data: Dataset, smallest: int, root: Root | None = None) -> tuple[Task, bytes]:

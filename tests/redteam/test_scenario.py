@@ -42,6 +42,8 @@ def test_an_empty_file_is_the_default_scenario() -> None:
         ({"data": {"features": "deep"}}, "one of none, scattering"),
         ({"data": {"components": 50}}, "counts fixed features: set data.features"),
         ({"training": {"schedule": "linear"}}, "one of constant, cosine"),
+        ({"attack": {"absent": True}}, r"attack\.absent = true needs attack\.name"),
+        ({"attack": {"absent": True, "name": "badnets", "share": 0.0}}, "they say who is absent"),
         ({"seed": -1}, "seed = -1 cannot be: it is a whole number from 0"),
     ],
 )
