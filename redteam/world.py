@@ -30,6 +30,7 @@ from redteam.plain import PlainSum
 from redteam.scenario import Scenario
 from redteam.simulator import Seat
 from redteam.split import Split, evaluation, public_examples, split
+from redteam.trusted import root_of
 from silo import rootset
 from silo.data import Records
 from silo.entropy import Entropy
@@ -55,6 +56,8 @@ class World:
         crew: the attack of each attacking silo.
         test: as hold-out, with right labels.
         triggered: as hold-out, with the labels that the attack wants; None for an untargeted attack.
+        trusted: public records for a rule that trusts an update on them.
+        root: the file of the public root set of a task with a search.
     """
 
     scenario: Scenario
@@ -67,6 +70,7 @@ class World:
     test: Records
     triggered: Records | None
     entropy: Entropy
+    trusted: Root
     root: bytes | None = None
 
 
@@ -81,7 +85,8 @@ def build(scenario: Scenario, directory: Path) -> World:
     data, seen = source.images, source.seen
     parts = split(scenario, data)
     shown = parts if seen is data else split(scenario, data, seen)
-    root = Root(*public_examples(scenario, seen)) if scenario.engine.search else None
+    examples = public_examples(scenario, seen)
+    root = Root(*examples) if scenario.engine.search else None
     task, model = task_of(scenario, seen, min(len(own.labels) for own in shown.records.values()), root)
     crew, liars = crew_of(scenario, data, parts), crew_of(_with_somebody(scenario), data, parts)
     crew = behind(crew, source.extractor, shown.records)
@@ -92,9 +97,20 @@ def build(scenario: Scenario, directory: Path) -> World:
     aim, test = triggered(liars, parts, evaluation(scenario, data)), evaluation(scenario, seen)
     if aim is not None and source.extractor is not None:
         aim = source.extractor.of(aim)
-    public = None if root is None else rootset.to_bytes(root)
-    entropy = SeededEntropy(scenario.seed)
-    return World(scenario, task, model, policy_of(scenario), records, crew, seats, test, aim, entropy, public)
+    return World(
+        scenario,
+        task,
+        model,
+        policy_of(scenario),
+        records,
+        crew,
+        seats,
+        test,
+        aim,
+        entropy=SeededEntropy(scenario.seed),
+        trusted=root_of(*examples),
+        root=None if root is None else rootset.to_bytes(root),
+    )
 
 
 def _present(scenario: Scenario, parts: Split, crew: Mapping[str, Attack]) -> tuple[str, ...]:
