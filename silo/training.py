@@ -1,8 +1,10 @@
 """DP-SGD with PyTorch and Opacus, for every kind of model in `silo.models`.
 
-Opacus computes, clips and sums per-record gradients. Two of its parts are replaced: its noise and its sampler draw from
-a Mersenne twister with a small seed (`secure_mode` needs torchcsprng, which is no longer built), ours from the
-operating system. CUDA is used where there is any; noise is made on the CPU and moved.
+Opacus computes the norms of per-record gradients, of dense layers without ever holding such a gradient ("ghost
+clipping", Li et al. 2022, section 4); the clipped sum is then the gradient of the records' losses, each multiplied by
+its clipping factor. Two of Opacus' parts are replaced: its noise and its sampler draw from a Mersenne twister with a
+small seed (`secure_mode` needs torchcsprng, which is no longer built), ours from the operating system. CUDA is used
+where there is any; noise is made on the CPU and moved.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
 from protos.search import Trigger
@@ -28,7 +30,7 @@ from silo.sampling import poisson_batch
 from silo.trainer import SAFE_CLIP
 
 _CHUNK = 512
-"""Records whose gradients are in memory at once; a larger Poisson batch is summed in parts."""
+"""Records that are in memory at once, with their gradients of one layer; a larger Poisson batch is summed in parts."""
 
 
 def layout(spec: ModelSpec, permutation: str) -> Layout:
@@ -58,7 +60,7 @@ class TorchTrainer:
     def __init__(self, module: nn.Module, records: Records, entropy: Entropy) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._module = module.to(self._device)
-        self._private = GradSampleModule(self._module, batch_first=True, loss_reduction="sum")
+        self._private = GradSampleModuleFastGradientClipping(self._module, loss_reduction="sum")
         self._entropy = entropy
         self._labels = records.labels
         self._train = self._tensors(records.features, records.labels)
@@ -110,11 +112,36 @@ class TorchTrainer:
         features, labels = self._train
         chunks = torch.split(batch, _CHUNK)  # an empty batch is one empty chunk
         for position, chunk in enumerate(chunks):
-            optimizer.zero_grad(set_to_none=True)
-            scores = self._private(self._inoculated(features[chunk], triggers))
-            nn.functional.cross_entropy(scores, labels[chunk], reduction="sum").backward()  # type: ignore[no-untyped-call]
+            self._clipped_sum(optimizer, self._inoculated(features[chunk], triggers), labels[chunk])
             optimizer.signal_skip_step(do_skip=position + 1 < len(chunks))
             optimizer.step()
+
+    def _clipped_sum(self, optimizer: _OsNoiseOptimizer, rows: Tensor, labels: Tensor) -> None:
+        """Set the parameters' gradients to the sum of the records' clipped gradients.
+
+        A record whose gradient overflows counts as zero: it is left out before it can spoil the sum.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        if not len(rows):
+            for parameter in optimizer.params:
+                parameter.grad = torch.zeros_like(parameter)
+            return
+        losses = nn.functional.cross_entropy(self._private(rows), labels, reduction="none")
+        factors = self._factors(losses, optimizer.max_grad_norm)
+        sound = factors > 0
+        if not sound.all():
+            self._clipped_sum(optimizer, rows[sound], labels[sound])
+            return
+        optimizer.zero_grad(set_to_none=True)
+        self._private.disable_hooks()
+        (factors * losses).sum().backward()  # type: ignore[no-untyped-call]
+        self._private.enable_hooks()
+
+    def _factors(self, losses: Tensor, clip: float) -> Tensor:
+        """What clips each record's gradient to `clip`, float[n]; 0 where it is not finite."""
+        losses.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        norms = self._private.get_norm_sample()
+        return torch.where(norms.isfinite(), clip / norms.clamp(min=clip), 0.0)
 
     def _inoculated(self, rows: Tensor, triggers: Sequence[Trigger]) -> Tensor:
         """Rows of a batch, their own copy, some of them stamped."""
@@ -134,8 +161,8 @@ class TorchTrainer:
         return torch.from_numpy(features).to(self._device), torch.from_numpy(labels).to(self._device)
 
 
-class _OsNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
-    """Opacus' optimizer with noise from `Entropy`, added in float64.
+class _OsNoiseOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]  # opacus has no types
+    """Opacus' optimizer for sums that are clipped already, with noise from `Entropy`, added in float64.
 
     `loss_reduction="mean"` makes it divide by `expected_batch_size`, which is set by hand to the public value.
     """
@@ -158,12 +185,6 @@ class _OsNoiseOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no typ
         )
         self._noise_std = noise_std
         self._entropy = entropy
-
-    def clip_and_accumulate(self) -> None:
-        """As Opacus does, but a record whose gradient overflows counts as zero there and cannot spoil the sum."""
-        for parameter in self.params:
-            parameter.grad_sample = torch.nan_to_num(parameter.grad_sample, nan=0.0, posinf=0.0, neginf=0.0)
-        super().clip_and_accumulate()
 
     def add_noise(self) -> None:
         """Add N(0, noise_std²) to every coordinate of the clipped sum."""
