@@ -23,6 +23,7 @@ PARTITIONS = ("dirichlet", "writers", "stroke", "slant", "groups")
 MODELS = ("linear", "mlp", "lenet")
 FEATURES = ("none", "scattering")
 SCHEDULES = ("constant", "cosine")
+ACTIVATIONS = ("relu", "tanh")
 BY = ("silos", "weight")
 
 
@@ -90,6 +91,7 @@ class ModelSection:
 
     kind: str = _choice("mlp", lambda: MODELS)
     hidden: tuple[int, ...] = field(default=(32,), metadata={"low": 1, "high": 100_000})
+    activation: str = _choice("relu", lambda: ACTIVATIONS)
 
 
 @dataclass(frozen=True)

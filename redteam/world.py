@@ -184,7 +184,7 @@ def _model(scenario: Scenario, data: Dataset) -> dict[str, Any]:
     hidden = () if scenario.model.kind == "linear" else scenario.model.hidden
     sizes = [data.features.shape[1], *hidden, data.classes]
     features = {} if data.extractor is None else {"features": data.extractor}
-    return {"kind": scenario.model.kind, "sizes": sizes, "activation": "relu", **features}
+    return {"kind": scenario.model.kind, "sizes": sizes, "activation": scenario.model.activation, **features}
 
 
 def _without_privacy(draft: Task) -> Task:

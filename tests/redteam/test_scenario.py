@@ -36,6 +36,7 @@ def test_an_empty_file_is_the_default_scenario() -> None:
         ({"federation": {"silos": 20, "clients": 10}}, "0 or at least federation.silos"),
         ({"federation": {"clients": 100}, "data": {"ratio": 2.0}}, "data.ratio must be 1"),
         ({"model": {"kind": "resnet"}}, "one of linear, mlp, lenet"),
+        ({"model": {"activation": "gelu"}}, "one of relu, tanh"),
         ({"model": {"kind": "lenet", "hidden": [3]}}, "two numbers of channels"),
         ({"model": {"hidden": [3.5]}}, "a list of whole numbers from 1"),
         ({"engine": {"encryption": 1}}, "it is true or false"),
