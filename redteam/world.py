@@ -82,35 +82,34 @@ def build(scenario: Scenario, directory: Path) -> World:
         SiloError: no noise meets the budget, or the model does not fit.
     """
     source = _source(scenario.data.set, directory, scenario.data.features, scenario.data.components)
-    data, seen = source.images, source.seen
-    parts = split(scenario, data)
-    shown = parts if seen is data else split(scenario, data, seen)
-    examples = public_examples(scenario, seen)
+    parts = split(scenario, source.images)
+    shown = parts if source.extractor is None else split(scenario, source.images, source.seen)
+    examples = public_examples(scenario, source.seen)
     root = Root(*examples) if scenario.engine.search else None
-    task, model = task_of(scenario, seen, min(len(own.labels) for own in shown.records.values()), root)
-    crew, liars = crew_of(scenario, data, parts), crew_of(_with_somebody(scenario), data, parts)
-    crew = behind(crew, source.extractor, shown.records)
+    task, model = task_of(scenario, source.seen, min(len(own.labels) for own in shown.records.values()), root)
+    crew = behind(crew_of(scenario, source.images, parts), source.extractor, shown.records)
     present = _present(scenario, parts, crew)
-    crew = {silo: attack for silo, attack in crew.items() if silo in present}
-    records = {silo: shown.records[silo] for silo in present}
-    seats = {silo: _seat(scenario, parts, shown, crew.get(silo), silo) for silo in present}
-    aim, test = triggered(liars, parts, evaluation(scenario, data)), evaluation(scenario, seen)
-    if aim is not None and source.extractor is not None:
-        aim = source.extractor.of(aim)
     return World(
         scenario,
         task,
         model,
         policy_of(scenario),
-        records,
-        crew,
-        seats,
-        test,
-        aim,
+        records={silo: shown.records[silo] for silo in present},
+        crew={silo: attack for silo, attack in crew.items() if silo in present},
+        seats={silo: _seat(scenario, parts, shown, crew.get(silo), silo) for silo in present},
+        test=evaluation(scenario, source.seen),
+        triggered=_aim(scenario, source, parts),
         entropy=SeededEntropy(scenario.seed),
         trusted=root_of(*examples),
         root=None if root is None else rootset.to_bytes(root),
     )
+
+
+def _aim(scenario: Scenario, source: Source, parts: Split) -> Records | None:
+    """What success is measured on, as models see it: triggers are drawn on images."""
+    liars = crew_of(_with_somebody(scenario), source.images, parts)
+    aim = triggered(liars, parts, evaluation(scenario, source.images))
+    return aim if aim is None or source.extractor is None else source.extractor.of(aim)
 
 
 def _present(scenario: Scenario, parts: Split, crew: Mapping[str, Attack]) -> tuple[str, ...]:
