@@ -52,6 +52,16 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - reach, mean + reach
 
 
+def share_interval(hits: int, runs: int) -> tuple[float, float, float]:
+    """A share and its exact interval of `CONFIDENCE` (Clopper and Pearson 1934): none of 400 is at most 0.9 %."""
+    from scipy import stats
+
+    tail = (1 - CONFIDENCE) / 2
+    low = float(stats.beta.ppf(tail, hits, runs - hits + 1)) if hits else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, runs - hits)) if hits < runs else 1.0
+    return hits / runs, low, high
+
+
 def entries(sweep: Sweep, cells: Cells) -> list[Entry]:
     """All numbers of the cells that there are, in the order of the sweep; goals against means that exist."""
     found = [entry for case in sweep.cases for entry in _of_case(sweep.table, case, cells)]
@@ -117,7 +127,8 @@ def _of_case(table: str, case: Case, cells: Cells) -> list[Entry]:
 def _pooled(sweep: Sweep, cells: Cells) -> list[Entry]:
     """Each defence over all cells of all rows: means, and for goals on cells the greatest and those within a bound.
 
-    The intervals take cells as independent, which those of one seed are not quite.
+    Convictions are shares of silo-runs with exact intervals. The intervals take cells and silo-runs as independent,
+    which those of one seed are not quite.
     """
     by_defense: dict[str, list[Scenario]] = {}
     for case in sweep.cases:
@@ -126,15 +137,29 @@ def _pooled(sweep: Sweep, cells: Cells) -> list[Entry]:
     found = []
     for defense, scenarios in by_defense.items():
         runs = [cells.metrics(scenario) or {} for scenario in scenarios]
-        found += _single_silo(sweep.table, defense, [cells.honest(scenario) for scenario in scenarios])
+        honest = [cells.honest(scenario) for scenario in scenarios]
+        found += _single_silo(sweep.table, defense, honest)
         for name in dict.fromkeys(name for run in runs for name in run):
             values = [run[name] for run in runs if name in run]
-            found.append(Entry(sweep.table, POOLED, defense, name, len(values), *interval(values)))
+            found.append(Entry(sweep.table, POOLED, defense, name, *_spread(name, values, honest)))
             found += [
                 Entry(sweep.table, POOLED, defense, f"{name}_{what}", len(values), value, math.nan, math.nan)
                 for what, value in _of_cells(name, values).items()
             ]
     return found
+
+
+def _spread(
+    name: str, values: Sequence[float], honest: Sequence[Sequence[Mapping[str, Any]]]
+) -> tuple[int, float, float, float]:
+    """How many runs or silo-runs, the mean over them, and its interval."""
+    if name == "honest_convicted":
+        convicted = [one["convicted"] is not None for run in honest for one in run]
+        if convicted:
+            return len(convicted), *share_interval(sum(convicted), len(convicted))
+    if name.startswith("convicted_"):
+        return len(values), *share_interval(round(sum(values)), len(values))
+    return len(values), *interval(values)
 
 
 def _single_silo(table: str, defense: str, runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[Entry]:
