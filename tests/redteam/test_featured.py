@@ -197,8 +197,8 @@ def test_mnist_under_strong_privacy_is_above_96_percent_through_the_simulator(
         whole,
         features=whole.features[-18000:],
         labels=whole.labels[-18000:],
-        test_features=whole.test_features[::5],
-        test_labels=whole.test_labels[::5],
+        test_features=whole.test_features[::10],
+        test_labels=whole.test_labels[::10],
     )
     monkeypatch.setitem(datasets.DATASETS, "mnist", lambda directory: part)
     table = {
@@ -206,7 +206,7 @@ def test_mnist_under_strong_privacy_is_above_96_percent_through_the_simulator(
         "data": {"set": "mnist", "features": "scattering", "alpha": 1000.0, "holdout": 0.02},
         "model": {"kind": "linear"},
         "training": LINEAR["training"]
-        | {"rounds": 25, "steps": 10, "sample_rate": 0.1, "learning_rate": 20.0, "epsilon": 3.0},
+        | {"rounds": 25, "steps": 10, "sample_rate": 0.1, "learning_rate": 30.0, "epsilon": 3.0},
         "federation": {"silos": 10, "folds": 2, "defense": "guard"},
     }
     # A directory that no other test names: sources are kept by name and directory.
