@@ -62,3 +62,11 @@ def test_success_is_measured_though_nobody_attacks() -> None:
 def test_a_federation_that_would_be_too_small_without_them_is_refused() -> None:
     with pytest.raises(BadScenario, match="leaves 2 silos, and a federation needs 3"):
         world(absent=True, share=0.7, by="silos")
+
+
+def test_the_task_has_the_scenarios_activation_and_schedule() -> None:
+    usual = build(parse(TINY), NOWHERE).task
+    other = {"model": {"kind": "linear", "activation": "tanh"}, "training": {**TINY["training"], "schedule": "cosine"}}
+    task = build(parse(TINY | other), NOWHERE).task
+    assert (usual.model.activation, usual.schedule) == ("relu", "constant")
+    assert (task.model.activation, task.schedule) == ("tanh", "cosine")
