@@ -1,41 +1,68 @@
-"""Rules that read what a policy cannot name, with what they read: q-FedAvg and AFL get the logged evaluations.
+"""Rules that read what a policy cannot name, with what they read in a simulation.
 
-The share of errors on a silo's hold-out, noised as it stands in the log, is the loss that a federation could use.
+q-FedAvg and AFL get the logged evaluations: the share of errors on a silo's hold-out, noised as it stands in the log,
+is the loss that a federation could use. FLTrust and MoNNA get what `redteam.trusted` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from audit.history import History
 from defenses import registry
 from defenses.fairness import Afl, QFedAvg
+from defenses.geometric import Monna
+from defenses.rule import Defense
+from defenses.similarity import FlTrust
 from protos.codec import decode
 from protos.messages import Adoption
+from redteam.trusted import RootUpdates, Running, pivot_of
+
+if TYPE_CHECKING:
+    from redteam.world import World
 
 FAIR = {"q-fedavg": QFedAvg, "afl": Afl}
-"""Rules that are registered for a run only; they need an evaluation in every round."""
+"""Rules that need an evaluation in every round."""
+TRUSTING = ("fltrust", "monna")
 
 
 def names() -> tuple[str, ...]:
-    """Defences that a scenario may name, sorted."""
-    return tuple(sorted({*registry.names(), *FAIR}))
+    """Defences that a scenario may name, sorted; those of this module are registered for a run only."""
+    return tuple(sorted({*registry.names(), *FAIR, *TRUSTING}))
 
 
 @contextmanager
-def registered(defense: str, history: Callable[[], History | None]) -> Iterator[None]:
-    """Make the defence known within the block, where it is none that a policy can name.
+def registered(world: World, running: Callable[[], Running | None]) -> Iterator[None]:
+    """Make the world's defence known within the block, where it is none that a policy can name.
 
     Args:
-        history: the coordinator's, which is not ahead of any silo by more than the round that is open; None before it
-            begins.
+        running: the run; None before it begins.
     """
-    if defense not in FAIR:
+    rule = _rule(world, running)
+    if rule is None:
         yield
         return
-    with registry.registered(FAIR[defense](lambda setting: losses(history()))):
+    with registry.registered(rule):
         yield
+
+
+def _rule(world: World, running: Callable[[], Running | None]) -> Defense | None:
+    name = world.scenario.federation.defense
+    if name == "fltrust":
+        return FlTrust(RootUpdates(world.task, world.trusted, running))
+    if name == "monna":
+        # The paper's f is known; without an attack the rule's own default stands in.
+        return Monna(pivot_of(world.records, world.crew), len(world.crew) or None)
+    if name not in FAIR:
+        return None
+
+    def logged(setting: object) -> list[Mapping[str, float]]:
+        run = running()
+        return losses(None if run is None else run.history)
+
+    return FAIR[name](logged)
 
 
 def losses(history: History | None) -> list[Mapping[str, float]]:

@@ -12,12 +12,14 @@ import numpy as np
 from redteam.attacks.attack import Attack
 from redteam.attacks.catalogue import ATTACKS, Setting, attackers
 from redteam.attacks.data import Semantic
+from redteam.attacks.prototypes import Bapfl
 from redteam.datasets import Dataset
 from redteam.entropy import stream
 from redteam.errors import BadScenario
 from redteam.scenario import NO_ATTACK, AttackSpec, Scenario
 from redteam.split import Split
 from silo.data import Records
+from silo.features import Extractor
 
 Part = TypeVar("Part")
 
@@ -55,6 +57,21 @@ def crew_of(scenario: Scenario, data: Dataset, split: Split) -> dict[str, Attack
         seed=scenario.seed,
     )
     return {name: adjusted(attack, spec) for name, attack in attackers(spec.name, setting).items()}
+
+
+def behind(crew: Mapping[str, Attack], extractor: Extractor | None, seen: Mapping[str, Records]) -> dict[str, Attack]:
+    """The crew in front of fixed features: data parts act on images, models and colluders see `seen`.
+
+    Raises:
+        BadScenario: the attack learns a trigger in pixels through the model, which features stand between.
+    """
+    if extractor is None or not crew:
+        return dict(crew)
+    first = next(iter(crew.values()))
+    if isinstance(first.prototypes, Bapfl):
+        raise BadScenario("scenario: data.features must be none with this attack: its triggers are learned in pixels")
+    ring = replace(first.ring, members={name: seen[name] for name in first.ring.members})
+    return {name: replace(attack, extractor=extractor, ring=ring) for name, attack in crew.items()}
 
 
 def attacking(spec: AttackSpec, counts: Mapping[str, int], seed: int) -> tuple[str, ...]:
@@ -113,8 +130,8 @@ def with_parameters(part: Part, parameters: Mapping[str, Any], key: str) -> Part
 def require_parameters(spec: AttackSpec) -> None:
     """Refuse parameters that the attack has not, before any data are read; raises BadScenario."""
     if spec.name != NO_ATTACK:
-        nothing = np.zeros((1, 784), dtype=np.float32), np.zeros(1, dtype=np.int64)
-        setting = Setting({"s000": Records(*nothing, *nothing)}, 2, writers={"s000": np.zeros(1, dtype=np.int64)})
+        nothing = np.zeros((10, 784), dtype=np.float32), np.arange(10)
+        setting = Setting({"s000": Records(*nothing, *nothing)}, 2, writers={"s000": np.zeros(10, dtype=np.int64)})
         adjusted(ATTACKS[spec.name](setting), spec)
 
 

@@ -39,6 +39,7 @@ class Dataset:
     """Features float32[n, inputs], labels int64[n], and the same of the test set.
 
     `groups`, int64[n], are natural owners: writers, or states by their position in `names`; None where there are none.
+    `extractor` is the digest of the fixed public features that all records went through (`redteam.featured`).
     """
 
     features: Features
@@ -49,6 +50,7 @@ class Dataset:
     groups: Labels | None = None
     test_groups: Labels | None = None
     names: tuple[str, ...] = ()
+    extractor: str | None = None
 
 
 def load(name: str, directory: Path) -> Dataset:
@@ -115,17 +117,9 @@ def loans(directory: Path) -> Dataset:
     )  # fmt: skip
 
 
-def mnist_features(directory: Path) -> Dataset:
-    """MNIST without its root part, through fixed public features; see `redteam.featured`."""
-    from redteam import featured
-
-    return featured.mnist_features(directory)[0]
-
-
 DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "digits": digits,
     "mnist": mnist,
-    "mnist_features": mnist_features,
     "fashion_mnist": fashion_mnist,
     "mnist_by_writer": mnist_by_writer,
     "loans": loans,

@@ -47,10 +47,11 @@ def show_table(sweep: Sweep, found: Sequence[Entry]) -> None:
 
 
 def shown(entry: Entry) -> str:
-    """Mean, half of the interval, goal with whether it is met, and the papers' number."""
+    """Mean, half of the interval (or both ends), goal with whether it is met, and the papers' number."""
     text = f"{entry.mean:.3f}" if entry.n else "never"
     if not math.isnan(entry.high):
-        text += f" ±{entry.high - entry.mean:.3f}"
+        even = math.isclose(entry.high - entry.mean, entry.mean - entry.low, abs_tol=1e-9)
+        text += f" ±{entry.high - entry.mean:.3f}" if even else f" ({entry.low:.3f} to {entry.high:.3f})"
     if entry.goal:
         text += f" [{'ok' if entry.met else 'missed' if entry.met is False else '?'}: {entry.goal}]"
     return text if entry.reference is None else f"{text} (paper {entry.reference:g})"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from redteam.attacks.parts import Labels
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class SiloRow:
         convicted: the round that convicted it, or None.
         effective: mean of `weights`.
         accuracy: of the final model on its hold-out.
+        records: its true number of training records.
+        skew: total variation distance of its classes from those of all silos' records together; see `skews`.
     """
 
     name: str
@@ -32,6 +36,8 @@ class SiloRow:
     convicted: int | None
     effective: float
     accuracy: float
+    records: int = 0
+    skew: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,10 @@ class Row:
             "seconds_a_round": self.seconds / max(1, self.rounds),
             "bytes_a_round": self.carried / max(1, self.rounds),
         }
+        for kind, one in standing_out(honest).items():
+            found[f"convicted_{kind}"] = float(one.convicted is not None)
+            found[f"excluded_{kind}"] = len(one.excluded) / max(1, self.rounds)
+            found[f"suspected_{kind}"] = len(one.suspected) / max(1, self.rounds)
         if bad:
             found["attackers_weight"] = sum(one.effective for one in bad)
             found["attackers_excluded"] = mean_of(len(one.excluded) for one in bad) / max(1, self.rounds)
@@ -96,6 +106,28 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Plain values, with the metrics."""
         return {**dataclasses.asdict(self), "metrics": self.metrics}
+
+
+def standing_out(silos: Sequence[SiloRow]) -> dict[str, SiloRow]:
+    """The silos that a defence may be hard on; `worst` has the lowest accuracy. Of equals the first."""
+    return {
+        "largest": max(silos, key=lambda one: one.records),
+        "smallest": min(silos, key=lambda one: one.records),
+        "most_skewed": max(silos, key=lambda one: one.skew),
+        "worst": min(silos, key=lambda one: one.accuracy),
+    }
+
+
+def skews(labels: Mapping[str, Labels], classes: int) -> dict[str, float]:
+    """By silo, half the L1 distance of its class shares from the pool's: 0 for the pool's own mix, below 1.
+
+    Args:
+        labels: int64[n] by silo; all of them are the pool.
+    """
+    counts = {name: np.bincount(own, minlength=classes) for name, own in labels.items()}
+    pool = np.sum(list(counts.values()), axis=0)
+    shares = {name: own / own.sum() - pool / pool.sum() for name, own in counts.items()}
+    return {name: float(np.abs(difference).sum() / 2) for name, difference in shares.items()}
 
 
 def mean_of(values: Iterable[float]) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from audit.history import History, RoundView
 from redteam import arguments
 from redteam.errors import BadScenario
-from redteam.measured import Row, SiloRow, mean_of
+from redteam.measured import Row, SiloRow, mean_of, skews
 from redteam.meter import Meter
 from redteam.scenario import Scenario
 from redteam.shared import Reader
@@ -45,7 +45,7 @@ def run(scenario: Scenario, data: Path, on_round: Callable[[int, int], None] | N
     _use_one_core(scenario)
     world = build(scenario, data)
     runners: list[_Runner] = []
-    rule = arguments.registered(scenario.federation.defense, lambda: runners[0].history if runners else None)
+    rule = arguments.registered(world, lambda: runners[0] if runners else None)
     with tempfile.TemporaryDirectory(dir=_memory(), prefix="concordat-redteam-") as directory, rule:
         runners.append(_Runner(world, Path(directory), on_round))
         return runners[0].run()
@@ -71,6 +71,8 @@ class _Runner:
             new_history=Reader(),
         )
         self._tests = [_tester(world, part) for part in (world.test, world.triggered) if part is not None]
+        labels = {name: own.labels for name, own in world.records.items()}
+        self._skews = skews(labels, world.task.layout.classes)
         self._digest = ""
         self._measured: tuple[float, ...] = ()
         self._course: list[tuple[float, ...]] = []
@@ -107,22 +109,23 @@ class _Runner:
 
     def _measure(self, history: History) -> tuple[float, ...]:
         if history.model != self._digest:
-            model = self._model(history)
+            model = self.model(history.model)
             self._measured = tuple(_share_right(test, model) for test in self._tests)
             self._digest = history.model
         return self._measured
 
-    def _model(self, history: History) -> NDArray[np.float32]:
+    def model(self, digest: str) -> NDArray[np.float32]:
+        """The global model of that digest, which is the current one or that of the round before, float32[d]."""
         for session in self._simulation.sessions.values():
-            model = session.workspace.load_model(self._world.task.layout.size, history.model)
+            model = session.workspace.load_model(self._world.task.layout.size, digest)
             if model is not None:
                 return model
-        raise RuntimeError("no silo holds the current model")
+        raise RuntimeError("no silo holds the model")
 
     def _row(self, history: History, seconds: float) -> Row:
         views = [view for view in history.rounds if view.outcome is not None]
         _require_decisions(views)
-        model = self._model(history)
+        model = self.model(history.model)
         accuracies = tuple(one[0] for one in self._course)
         successes = tuple(one[1] for one in self._course if len(one) > 1)
         return Row(
@@ -152,6 +155,8 @@ class _Runner:
             convicted=self._convictions.get(name),
             effective=mean_of(weights),
             accuracy=_share_right(_tester(self._world, self._world.records[name]), model),
+            records=len(self._world.records[name].labels),
+            skew=self._skews[name],
         )
 
 

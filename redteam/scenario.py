@@ -21,6 +21,9 @@ from redteam.errors import BadScenario
 NO_ATTACK = "none"
 PARTITIONS = ("dirichlet", "writers", "stroke", "slant", "groups")
 MODELS = ("linear", "mlp", "lenet")
+FEATURES = ("none", "scattering")
+SCHEDULES = ("constant", "cosine")
+ACTIVATIONS = ("relu", "tanh")
 BY = ("silos", "weight")
 
 
@@ -66,6 +69,9 @@ class DataSpec:
             of their hand; `groups`: the largest natural groups (states, writers) are the silos.
         ratio: largest over smallest silo, log-normal; for `dirichlet` only.
         holdout: part of a silo's own records on which its local accuracy is measured.
+        features: `none`, or `scattering`: what models see of images are fixed public features (`redteam.featured`),
+            learned on up to 1,000 of the set's images, which are then no silo's.
+        components: how many features; 0 for as many as the public images were found to support, at most 400.
     """
 
     set: str = _choice("digits", _data_sets)
@@ -75,6 +81,8 @@ class DataSpec:
     alpha: float = _number(1.0, 1e-3, 1e6)
     ratio: float = _number(1.0, 1.0, 50.0)
     holdout: float = _number(0.15, 0.01, 0.9)
+    features: str = _choice("none", lambda: FEATURES)
+    components: int = _whole(0, 0, 10_000)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ class ModelSection:
 
     kind: str = _choice("mlp", lambda: MODELS)
     hidden: tuple[int, ...] = field(default=(32,), metadata={"low": 1, "high": 100_000})
+    activation: str = _choice("relu", lambda: ACTIVATIONS)
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,8 @@ class TrainingSpec:
     """DP-SGD of a round. With `epsilon` 0 the noise is a millionth of C: clipped SGD, in practice without DP.
 
     `range` is the largest coordinate of an update that is not cut; 0 takes four deviations of the smallest silo's noise
-    and an eighth of what clipping allows. `prototypes_every` 0 releases none.
+    and an eighth of what clipping allows. `prototypes_every` 0 releases none. With the schedule `cosine` the learning
+    rate falls over the rounds (`audit.schedule`).
     """
 
     rounds: int = _whole(20, 1, 10_000)
@@ -105,6 +115,7 @@ class TrainingSpec:
     prototypes_clip: float = _number(4.0, 1e-6, 1e6)
     prototypes_noise: float = _number(20.0, 1e-6, 1e6)
     counts_noise: float = _number(10.0, 1e-6, 1e6)
+    schedule: str = _choice("constant", lambda: SCHEDULES)
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,8 @@ class AttackSpec:
         share: part of the silos, or of the record counts, that attackers have; 0 measures success without attackers.
         by: `silos` or `weight`: what `share` is a part of. By weight, the nearest that whole silos come to.
         first, last: rounds in which it attacks; last 0 for all from `first` on.
+        absent: the silos that would attack do not take part at all, and the others have the records that they have
+            with them: what a defended run is held against.
         data, local, updates: parameters that replace the defaults of these parts, such as `data = {share = 0.9}`.
     """
 
@@ -124,6 +137,7 @@ class AttackSpec:
     by: str = _choice("silos", lambda: BY)
     first: int = _whole(1, 1, 10_000)
     last: int = _whole(0, 0, 10_000)
+    absent: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     updates: Mapping[str, Any] = field(default_factory=dict)
@@ -294,11 +308,15 @@ def _require_consistent(scenario: Scenario) -> None:
         )
     if federation.clients and data.ratio != 1:
         raise BadScenario("scenario: data.ratio must be 1 with federation.clients: a silo declares one count for all")
+    if data.components and data.features == "none":
+        raise BadScenario("scenario: data.components counts fixed features: set data.features, or leave it out")
     kind, hidden = scenario.model.kind, scenario.model.hidden
     if kind == "lenet" and len(hidden) < 2:
         raise BadScenario("scenario: model.hidden must begin with two numbers of channels for a lenet")
     if scenario.attack.last and scenario.attack.last < scenario.attack.first:
         raise BadScenario("scenario: attack.last must be 0 or not before attack.first")
+    if scenario.attack.absent and (scenario.attack.name == NO_ATTACK or not scenario.attack.share):
+        raise BadScenario("scenario: attack.absent = true needs attack.name and attack.share: they say who is absent")
     _require_parameters(scenario.attack)
     if scenario.engine.search:
         _require_search()

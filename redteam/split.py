@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,12 @@ class Split:
     pools: dict[str, tuple[Records, ...]]
 
 
-def split(scenario: Scenario, data: Dataset) -> Split:
+def split(scenario: Scenario, data: Dataset, seen: Dataset | None = None) -> Split:
     """Records by silo, named s000 and so on; each part is shuffled before its hold-out is cut off.
+
+    Args:
+        data: decides who has what.
+        seen: the same records in another form, row by row, such as fixed features; these are dealt where it is given.
 
     Raises:
         BadPartition: there are too few records or owners.
@@ -49,7 +53,7 @@ def split(scenario: Scenario, data: Dataset) -> Split:
     silos, random = scenario.federation.silos, stream(scenario.seed, "split")
     parts = [random.permutation(part) for part in _parts(scenario, data, random)]
     cuts = [_held(len(part), scenario.data.holdout) for part in parts]
-    clients = [_records(data, part[cut:], part[:cut]) for part, cut in zip(parts, cuts, strict=True)]
+    clients = [_records(seen or data, part[cut:], part[:cut]) for part, cut in zip(parts, cuts, strict=True)]
     owners = data.groups if data.groups is not None else np.zeros(len(data.labels), dtype=np.int64)
     names = [f"s{number:03d}" for number in range(silos)]
     return Split(
@@ -64,7 +68,7 @@ def evaluation(scenario: Scenario, data: Dataset) -> Records:
     """The scenario's test records, as a hold-out; never a public example."""
     order, public = _test_order(scenario, data)
     chosen = order[~public][: scenario.data.test or len(order)]
-    return holdout(data.test_features[chosen], data.test_labels[chosen])
+    return replace(holdout(data.test_features[chosen], data.test_labels[chosen]), extractor=data.extractor)
 
 
 def public_examples(scenario: Scenario, data: Dataset) -> tuple[NDArray[np.float32], Indices]:
@@ -126,4 +130,4 @@ def _held(size: int, share: float) -> int:
 
 
 def _records(data: Dataset, kept: Indices, held: Indices) -> Records:
-    return Records(data.features[kept], data.labels[kept], data.features[held], data.labels[held])
+    return Records(data.features[kept], data.labels[kept], data.features[held], data.labels[held], data.extractor)

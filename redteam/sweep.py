@@ -111,6 +111,13 @@ class Cells:
         found: dict[str, float] = json.loads(self._path(scenario).read_text())["metrics"]
         return found
 
+    def honest(self, scenario: Scenario) -> list[dict[str, Any]]:
+        """The honest silos of a run, as `measured.SiloRow` writes them; none where it was not run."""
+        if not self.has(scenario):
+            return []
+        silos: list[dict[str, Any]] = json.loads(self._path(scenario).read_text()).get("silos", [])
+        return [one for one in silos if not one["attacks"]]
+
     def keep(self, cell: Cell, row: Mapping[str, Any]) -> None:
         """Write a result; it is there whole or not at all."""
         self.directory.mkdir(parents=True, exist_ok=True)

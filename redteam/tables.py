@@ -6,10 +6,11 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from redteam.scenario import Scenario
 from redteam.sweep import POOLED, Case, Cells, Goal, Sweep
 
 CONFIDENCE = 0.95
@@ -49,6 +50,16 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
     return mean, mean - reach, mean + reach
+
+
+def share_interval(hits: int, runs: int) -> tuple[float, float, float]:
+    """A share and its exact interval of `CONFIDENCE` (Clopper and Pearson 1934): none of 400 is at most 0.9 %."""
+    from scipy import stats
+
+    tail = (1 - CONFIDENCE) / 2
+    low = float(stats.beta.ppf(tail, hits, runs - hits + 1)) if hits else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, runs - hits)) if hits < runs else 1.0
+    return hits / runs, low, high
 
 
 def entries(sweep: Sweep, cells: Cells) -> list[Entry]:
@@ -116,22 +127,54 @@ def _of_case(table: str, case: Case, cells: Cells) -> list[Entry]:
 def _pooled(sweep: Sweep, cells: Cells) -> list[Entry]:
     """Each defence over all cells of all rows: means, and for goals on cells the greatest and those within a bound.
 
-    The intervals take cells as independent, which those of one seed are not quite.
+    Convictions are shares of silo-runs with exact intervals. The intervals take cells and silo-runs as independent,
+    which those of one seed are not quite.
     """
-    by_defense: dict[str, list[dict[str, float]]] = {}
+    by_defense: dict[str, list[Scenario]] = {}
     for case in sweep.cases:
         for (defense, _), scenario in case.scenarios.items():
-            by_defense.setdefault(defense, []).append(cells.metrics(scenario) or {})
+            by_defense.setdefault(defense, []).append(scenario)
     found = []
-    for defense, runs in by_defense.items():
+    for defense, scenarios in by_defense.items():
+        runs = [cells.metrics(scenario) or {} for scenario in scenarios]
+        honest = [cells.honest(scenario) for scenario in scenarios]
+        found += _single_silo(sweep.table, defense, honest)
         for name in dict.fromkeys(name for run in runs for name in run):
             values = [run[name] for run in runs if name in run]
-            found.append(Entry(sweep.table, POOLED, defense, name, len(values), *interval(values)))
+            found.append(Entry(sweep.table, POOLED, defense, name, *_spread(name, values, honest)))
             found += [
                 Entry(sweep.table, POOLED, defense, f"{name}_{what}", len(values), value, math.nan, math.nan)
                 for what, value in _of_cells(name, values).items()
             ]
     return found
+
+
+def _spread(
+    name: str, values: Sequence[float], honest: Sequence[Sequence[Mapping[str, Any]]]
+) -> tuple[int, float, float, float]:
+    """How many runs or silo-runs, the mean over them, and its interval."""
+    if name == "honest_convicted":
+        convicted = [one["convicted"] is not None for run in honest for one in run]
+        if convicted:
+            return len(convicted), *share_interval(sum(convicted), len(convicted))
+    if name.startswith("convicted_"):
+        return len(values), *share_interval(round(sum(values)), len(values))
+    return len(values), *interval(values)
+
+
+def _single_silo(table: str, defense: str, runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[Entry]:
+    """The share of runs in which the honest silo that is convicted most often is convicted, by its name over all runs.
+
+    A name is a place in the partition: `s000` has the most records where sizes differ.
+    """
+    convicted: dict[str, list[bool]] = {}
+    for one in (silo for run in runs for silo in run):
+        convicted.setdefault(one["name"], []).append(one["convicted"] is not None)
+    rates = [sum(found) / len(found) for found in convicted.values()]
+    if not rates:
+        return []
+    count = max(map(len, convicted.values()))
+    return [Entry(table, POOLED, defense, "convicted_single_silo", count, max(rates), math.nan, math.nan)]
 
 
 def _of_cells(name: str, values: Sequence[float]) -> dict[str, float]:

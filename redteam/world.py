@@ -21,13 +21,16 @@ from protos.task import MICRO, Budget, Deadlines, Policy, Task, Training
 from redteam import arguments, datasets
 from redteam.attacks.attack import Attack
 from redteam.attacks.parts import NO_NOISE_MICRO
-from redteam.cast import crew_of, triggered
+from redteam.cast import behind, crew_of, triggered
 from redteam.datasets import Dataset
 from redteam.entropy import SeededEntropy, stream
+from redteam.errors import BadScenario
+from redteam.featured import Source, through_scattering
 from redteam.plain import PlainSum
 from redteam.scenario import Scenario
 from redteam.simulator import Seat
 from redteam.split import Split, evaluation, public_examples, split
+from redteam.trusted import root_of
 from silo import rootset
 from silo.data import Records
 from silo.entropy import Entropy
@@ -38,6 +41,8 @@ from silo.trainer import Trainer, trainer_for
 _UNBOUNDED = 2**53 - 1
 """The largest ε that a ledger can hold, for tasks without DP."""
 _SOMEBODY = 0.01
+QUORUM = 3
+"""Fewest silos of a round."""
 _COUNTS_NOISE = MICRO // 1000
 """Of tasks without DP: a deviation of a thousandth of a record."""
 
@@ -51,6 +56,8 @@ class World:
         crew: the attack of each attacking silo.
         test: as hold-out, with right labels.
         triggered: as hold-out, with the labels that the attack wants; None for an untargeted attack.
+        trusted: public records for a rule that trusts an update on them.
+        root: the file of the public root set of a task with a search.
     """
 
     scenario: Scenario
@@ -63,6 +70,7 @@ class World:
     test: Records
     triggered: Records | None
     entropy: Entropy
+    trusted: Root
     root: bytes | None = None
 
 
@@ -73,15 +81,47 @@ def build(scenario: Scenario, directory: Path) -> World:
         RedTeamError: data are absent or too few, or the attack lacks what it needs.
         SiloError: no noise meets the budget, or the model does not fit.
     """
-    data = _loaded(scenario.data.set, directory)
-    parts, test = split(scenario, data), evaluation(scenario, data)
-    root = Root(*public_examples(scenario, data)) if scenario.engine.search else None
-    task, model = task_of(scenario, data, min(len(own.labels) for own in parts.records.values()), root)
-    crew, liars = crew_of(scenario, data, parts), crew_of(_with_somebody(scenario), data, parts)
-    seats = {silo: _seat(scenario, parts, crew.get(silo), silo) for silo in parts.records}
-    aim, entropy = triggered(liars, parts, test), SeededEntropy(scenario.seed)
-    public = None if root is None else rootset.to_bytes(root)
-    return World(scenario, task, model, policy_of(scenario), parts.records, crew, seats, test, aim, entropy, public)
+    source = _source(scenario.data.set, directory, scenario.data.features, scenario.data.components)
+    parts = split(scenario, source.images)
+    shown = parts if source.extractor is None else split(scenario, source.images, source.seen)
+    examples = public_examples(scenario, source.seen)
+    root = Root(*examples) if scenario.engine.search else None
+    task, model = task_of(scenario, source.seen, min(len(own.labels) for own in shown.records.values()), root)
+    crew = behind(crew_of(scenario, source.images, parts), source.extractor, shown.records)
+    present = _present(scenario, parts, crew)
+    return World(
+        scenario,
+        task,
+        model,
+        policy_of(scenario),
+        records={silo: shown.records[silo] for silo in present},
+        crew={silo: attack for silo, attack in crew.items() if silo in present},
+        seats={silo: _seat(scenario, parts, shown, crew.get(silo), silo) for silo in present},
+        test=evaluation(scenario, source.seen),
+        triggered=_aim(scenario, source, parts),
+        entropy=SeededEntropy(scenario.seed),
+        trusted=root_of(*examples),
+        root=None if root is None else rootset.to_bytes(root),
+    )
+
+
+def _aim(scenario: Scenario, source: Source, parts: Split) -> Records | None:
+    """What success is measured on, as models see it: triggers are drawn on images."""
+    liars = crew_of(_with_somebody(scenario), source.images, parts)
+    aim = triggered(liars, parts, evaluation(scenario, source.images))
+    return aim if aim is None or source.extractor is None else source.extractor.of(aim)
+
+
+def _present(scenario: Scenario, parts: Split, crew: Mapping[str, Attack]) -> tuple[str, ...]:
+    """Who takes part: all silos, or all but those that would attack."""
+    if not scenario.attack.absent:
+        return tuple(parts.records)
+    honest = tuple(silo for silo in parts.records if silo not in crew)
+    if len(honest) < QUORUM:
+        raise BadScenario(
+            f"scenario: attack.absent leaves {len(honest)} silos, and a federation needs {QUORUM}: lower attack.share"
+        )
+    return honest
 
 
 def _with_somebody(scenario: Scenario) -> Scenario:
@@ -95,7 +135,7 @@ def policy_of(scenario: Scenario) -> Policy:
     rules = scenario.federation
     micro = {f"{name}_micro": round(getattr(rules, name) * MICRO) for name in ("floor", "cap", "fdr")}
     deadlines = Deadlines(60_000, 60_000, 60_000, 60_000)
-    return Policy(3, rules.privacy_minimum, **micro, total_weight=1024, defense=rules.defense, deadlines=deadlines)
+    return Policy(QUORUM, rules.privacy_minimum, **micro, total_weight=1024, defense=rules.defense, deadlines=deadlines)
 
 
 def task_of(scenario: Scenario, data: Dataset, smallest: int, root: Root | None = None) -> tuple[Task, bytes]:
@@ -131,6 +171,7 @@ def _description(scenario: Scenario, data: Dataset) -> dict[str, Any]:
         "range": plan.range or 1.0,
         "folds": scenario.federation.folds,
         "seed": scenario.seed,
+        "schedule": plan.schedule,
     }
     if plan.prototypes_every:
         noise = plan.prototypes_noise if plan.epsilon else NO_NOISE_MICRO / MICRO
@@ -141,7 +182,8 @@ def _description(scenario: Scenario, data: Dataset) -> dict[str, Any]:
 def _model(scenario: Scenario, data: Dataset) -> dict[str, Any]:
     hidden = () if scenario.model.kind == "linear" else scenario.model.hidden
     sizes = [data.features.shape[1], *hidden, data.classes]
-    return {"kind": scenario.model.kind, "sizes": sizes, "activation": "relu"}
+    features = {} if data.extractor is None else {"features": data.extractor}
+    return {"kind": scenario.model.kind, "sizes": sizes, "activation": scenario.model.activation, **features}
 
 
 def _without_privacy(draft: Task) -> Task:
@@ -161,17 +203,19 @@ def _reach(training: Training, count: int) -> float:
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str, directory: Path) -> Dataset:
-    return datasets.load(name, directory)
+def _source(name: str, directory: Path, features: str, components: int) -> Source:
+    data = datasets.load(name, directory)
+    return Source(data, data) if features == "none" else through_scattering(data, components)
 
 
-def _seat(scenario: Scenario, parts: Split, attack: Attack | None, name: str) -> Seat:
+def _seat(scenario: Scenario, parts: Split, shown: Split, attack: Attack | None, name: str) -> Seat:
+    """The seat of a silo; an attacker holds its records as they were before any features."""
     scheme = PackedCkks if scenario.engine.encryption else PlainSum
     if attack is not None:
         return replace(attack.seat(parts.records[name]), scheme=scheme)
-    pool = parts.pools[name]
+    pool = shown.pools[name]
     trainer = trainer_for if len(pool) == 1 else sampled(pool, scenario.seed, name)
-    return Seat(parts.records[name], trainer=trainer, scheme=scheme)
+    return Seat(shown.records[name], trainer=trainer, scheme=scheme)
 
 
 def sampled(pool: Sequence[Records], seed: int, name: str) -> Callable[[Task, Records, Entropy], Trainer]:

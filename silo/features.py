@@ -78,6 +78,13 @@ class Extractor:
         parts = [self._project(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
         return np.concatenate(parts) if parts else np.zeros((0, self.outputs), dtype=np.float32)
 
+    def of(self, records: Records) -> Records:
+        """The records with features in the place of their images; raises BadData as `features` does."""
+        features, held = self.features(records.features), records.holdout_features
+        # Records that are their own hold-out are seen once.
+        shown = features if held is records.features else self.features(held)
+        return replace(records, features=features, holdout_features=shown, extractor=self.digest)
+
     def _project(self, images: Floats) -> Floats:
         rows = (coefficients(images, self.shape, self.groups) - self.mean) @ self.components.T
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -93,13 +100,7 @@ class ExtractedSource:
 
     def load(self) -> Records:
         """Records whose features are the extractor's; which side of a hold-out they are on was decided before."""
-        records = self.source.load()
-        return replace(
-            records,
-            features=self.extractor.features(records.features),
-            holdout_features=self.extractor.features(records.holdout_features),
-            extractor=self.extractor.digest,
-        )
+        return self.extractor.of(self.source.load())
 
 
 def coefficients(images: Floats, shape: Shape, groups: int) -> Floats:

@@ -28,8 +28,8 @@ from audit.accounting import task_epsilon
 from audit.schedule import training_in_round
 from crypto.quantise import apply_aggregate, quantise, randomness_needed
 from protos.task import MICRO, ModelSpec, Task
-from redteam.datasets import Dataset
-from redteam.featured import OUTPUTS, mnist_features
+from redteam.datasets import Dataset, mnist
+from redteam.featured import OUTPUTS, through_scattering
 from redteam.tables import interval
 from silo.data import Records
 from silo.entropy import OsEntropy
@@ -53,11 +53,7 @@ class Setting:
 
 
 def _features(directory: Path, outputs: int = OUTPUTS) -> Dataset:
-    """Unit vectors of the first components: what an extractor of so many gives."""
-    data, _ = mnist_features(directory)
-    train, test = (rows[:, :outputs] for rows in (data.features, data.test_features))
-    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (train, test)]
-    return replace(data, features=unit[0], test_features=unit[1])
+    return through_scattering(mnist(directory), outputs).seen
 
 
 ROWS = {

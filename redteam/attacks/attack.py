@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from silo.trainer import Trainer, trainer_for
 
 if TYPE_CHECKING:
     from redteam.simulator import Seat
+    from silo.features import Extractor
 
 
 def always(number: int) -> bool:
@@ -42,6 +44,7 @@ class Attack:
         ring: what it shares with colluders; attackers with one ring collude.
         member: its name in the ring.
         seed: of its own choices; the DP noise comes from the silo's entropy as ever.
+        extractor: the fixed features before the task's model; the data part acts on images, all others on features.
     """
 
     data: Data | None = None
@@ -53,6 +56,7 @@ class Attack:
     ring: Ring = field(default_factory=Ring)
     member: str = ""
     seed: int = 0
+    extractor: Extractor | None = None
 
     def __call__(self, task: Task, records: Records, entropy: Entropy) -> AttackTrainer:
         """The attacking trainer on these records."""
@@ -61,6 +65,10 @@ class Attack:
     def poison(self, records: Records) -> Records:
         """The records as the data part makes them: the same ones for every call."""
         return records if self.data is None else self.data.poison(records, np.random.default_rng(self.seed))
+
+    def seen(self, records: Records) -> Records:
+        """The records as the task's model sees them."""
+        return records if self.extractor is None else self.extractor.of(records)
 
     def triggered(self, features: Features, labels: Labels) -> Records:
         """Test records whose accuracy is the attack success rate; raises BadAttack for an untargeted attack."""
@@ -90,8 +98,10 @@ class AttackTrainer:
 
     def __init__(self, attack: Attack, task: Task, records: Records, entropy: Entropy) -> None:
         self._attack, self._task, self._entropy = attack, task, entropy
-        self._records, self._poisoned = records, attack.poison(records)
-        self._honest = trainer_for(task, records, entropy)
+        self._data = _before_features(attack, records)
+        self._records = attack.seen(records)
+        self._poisoned = self._records if attack.data is None else attack.seen(attack.poison(records))
+        self._honest = trainer_for(task, self._records, entropy)
         self._poisoning = self._honest if attack.data is None else trainer_for(task, self._poisoned, entropy)
         self._context: Context | None = None
 
@@ -149,12 +159,41 @@ class AttackTrainer:
             round=number,
             records=self._records,
             poisoned=self._poisoned,
-            data=attack.data,
+            data=self._data,
             ring=attack.ring,
             member=attack.member,
             random=np.random.default_rng([attack.seed, number]),
             entropy=self._entropy,
         )
+
+
+@dataclass(eq=False)
+class _BeforeFeatures:
+    """A data part of one attacker whose model sees features: it acts on the images behind them, which it holds."""
+
+    part: Data
+    images: Records
+    extractor: Extractor
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`: of the attacker's own images."""
+        return self.extractor.of(self.part.poison(self.images, random))
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: of the attacker's own images, made once; raises BadAttack for other records."""
+        if not np.array_equal(labels, self.images.labels):
+            raise BadAttack("only an attacker's own records can be stamped behind their features")
+        return self._lies
+
+    @cached_property
+    def _lies(self) -> Records:
+        return self.extractor.of(self.part.triggered(self.images.features, self.images.labels))
+
+
+def _before_features(attack: Attack, images: Records) -> Data | None:
+    if attack.data is None or attack.extractor is None:
+        return attack.data
+    return _BeforeFeatures(attack.data, images, attack.extractor)
 
 
 def class_sums(embeddings: Floats, labels: Labels, classes: int, clip: float) -> ClassSums:

@@ -36,9 +36,15 @@ def test_an_empty_file_is_the_default_scenario() -> None:
         ({"federation": {"silos": 20, "clients": 10}}, "0 or at least federation.silos"),
         ({"federation": {"clients": 100}, "data": {"ratio": 2.0}}, "data.ratio must be 1"),
         ({"model": {"kind": "resnet"}}, "one of linear, mlp, lenet"),
+        ({"model": {"activation": "gelu"}}, "one of relu, tanh"),
         ({"model": {"kind": "lenet", "hidden": [3]}}, "two numbers of channels"),
         ({"model": {"hidden": [3.5]}}, "a list of whole numbers from 1"),
         ({"engine": {"encryption": 1}}, "it is true or false"),
+        ({"data": {"features": "deep"}}, "one of none, scattering"),
+        ({"data": {"components": 50}}, "counts fixed features: set data.features"),
+        ({"training": {"schedule": "linear"}}, "one of constant, cosine"),
+        ({"attack": {"absent": True}}, r"attack\.absent = true needs attack\.name"),
+        ({"attack": {"absent": True, "name": "badnets", "share": 0.0}}, "they say who is absent"),
         ({"seed": -1}, "seed = -1 cannot be: it is a whole number from 0"),
     ],
 )
@@ -72,3 +78,18 @@ def test_the_digest_tells_scenarios_apart_and_nothing_else() -> None:
     assert parse({"seed": 1}).digest != parse({}).digest
     assert parse({"data": {"alpha": 2.0}}).digest != parse({"training": {"clip": 2.0}}).digest
     assert parse({"attack": {"data": {"share": 0.9}}}).digest != parse({}).digest
+
+
+def test_cells_of_earlier_versions_keep_their_names() -> None:
+    """Two digests as they were before there were features, schedules and absent attackers."""
+    table = {
+        "seed": 3,
+        "data": {"set": "mnist", "alpha": 0.5},
+        "training": {"epsilon": 8.0},
+        "attack": {"name": "badnets", "share": 0.3},
+    }
+    assert (parse({}).digest, parse(table).digest) == ("44136fa355b3678a", "1ea38cdd29e48c36")
+
+
+def test_a_decoy_can_be_named_before_there_are_records() -> None:
+    assert parse({"attack": {"name": "decoy"}}).attack.name == "decoy"

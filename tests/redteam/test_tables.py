@@ -14,14 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redteam.display import shown
 from redteam.errors import BadScenario
 from redteam.plots import plot
 from redteam.results import readme
 from redteam.sweep import POOLED, Cells, parse_sweep
-from redteam.tables import entries, interval, to_bench, to_csv
+from redteam.tables import entries, interval, share_interval, to_bench, to_csv
 
 T_975 = {2: 12.706204736, 3: 4.302652730, 5: 2.776445105}
 """Quantiles of Student's t with n - 1 degrees of freedom, from a printed table."""
+
+SILOS = ("s000", "s001", "s002", "eve")
 
 SWEEP: dict[str, Any] = {
     "table": "X",
@@ -51,6 +54,20 @@ def test_the_interval_is_students(values: list[float]) -> None:
     reach = T_975[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
     assert mean == pytest.approx(statistics.mean(values), abs=1e-12)
     assert (low, high) == (pytest.approx(mean - reach, abs=1e-7), pytest.approx(mean + reach, abs=1e-7))
+
+
+@given(st.integers(1, 40).flatmap(lambda runs: st.tuples(st.integers(0, runs), st.just(runs))))
+def test_the_interval_of_a_share_holds_what_the_binomial_law_does_not_refuse(counted: tuple[int, int]) -> None:
+    """At either end the tail beyond what was seen has 2.5 %; sums of the binomial law, written out."""
+    hits, runs = counted
+    share, low, high = share_interval(hits, runs)
+    assert share == hits / runs
+
+    def tail(rate: float, numbers: range) -> float:
+        return sum(math.comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in numbers)
+
+    assert low == 0 if hits == 0 else tail(low, range(hits, runs + 1)) == pytest.approx(0.025, abs=1e-9)
+    assert high == 1 if hits == runs else tail(high, range(hits + 1)) == pytest.approx(0.025, abs=1e-9)
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -121,6 +138,31 @@ def test_cells_of_all_rows_are_pooled_and_goals_on_cells_count_them(tmp_path: Pa
     assert found["success_most"].mean == 0.4
     assert (found["success_within_0.05"].mean, found["success_within_0.05"].met) == (pytest.approx(2 / 3), False)
     assert found["first_conviction_median"].mean == 5
+
+
+def test_rates_of_silos_are_pooled_over_rows_and_seeds(tmp_path: Path) -> None:
+    """By hand: three seeds, two rows. `s000` is convicted in 2 of 6 runs, `s001` in 1, an attacker in all."""
+    goals = [
+        {"defense": "guard", "metric": "convicted_largest", "op": "<=", "value": 0.4},
+        {"defense": "guard", "metric": "convicted_single_silo", "op": "<=", "value": 0.3},
+    ]
+    sweep, cells = parse_sweep({**SWEEP, "goals": goals}), Cells(tmp_path)
+    convicted = {("calm", 1): {"s000"}, ("calm", 3): {"s000", "s001"}}
+    for cell in sweep.cells:
+        guilty = convicted.get((cell.row, cell.seed), set())
+        silos = [{"name": n, "attacks": n == "eve", "convicted": 2 if n in guilty | {"eve"} else None} for n in SILOS]
+        largest = {"convicted_largest": float("s000" in guilty), "accuracy": 0.9, "honest_convicted": 9.0}
+        if cell.defense == "guard":
+            cells.keep(cell, {"metrics": largest, "silos": silos})
+    found = {one.metric: one for one in entries(sweep, cells) if (one.row, one.defense) == (POOLED, "guard")}
+    largest_rate, single, everybody = (
+        found[name] for name in ("convicted_largest", "convicted_single_silo", "honest_convicted")
+    )
+    assert (everybody.n, everybody.mean) == (18, pytest.approx(3 / 18))
+    assert (everybody.low, everybody.high) == share_interval(3, 18)[1:]
+    assert shown(everybody) == "0.167 (0.036 to 0.414)"
+    assert (largest_rate.n, largest_rate.mean, largest_rate.met) == (6, pytest.approx(2 / 6), True)
+    assert (single.n, single.mean, single.met) == (6, pytest.approx(2 / 6), False)
 
 
 def test_axes_repeat_every_row_and_its_goals() -> None:
