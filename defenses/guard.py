@@ -7,15 +7,17 @@ digits (see `tests/defenses/test_guard.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from defenses.consistency import excess, signal_lengths, unexplained_lengths
+from defenses.drift import drifts
 from defenses.evidence import Exhibit, History, Opinion, Rules, Scored, Setting, fact
 from defenses.fdr import discoveries
 from defenses.independence import own_scores
-from defenses.laws import coordinates, law_scores
+from defenses.laws import Floats, coordinates, law_scores
 from defenses.prototypes import agreements, deviations, means_of, shown
 from defenses.rule import Plain
 from protos.records import Score
@@ -35,6 +37,7 @@ RAMPS = {
     "signal": Ramp(500_000, 900_000, "its output layer moves {value:.2f} of the clipping bound more than the others'"),
     "unexplained": Ramp(200_000, 500_000, "{value:.2f} of the clipping bound is explained by no class prototype"),
     "prototype": Ramp(4_000_000, 8_000_000, "its prototypes lie {value:.1f} of its own deviations from the consensus"),
+    "drift": Ramp(5_000_000, 10_000_000, "its output layer lies {value:.1f} of its own deviations off its own past"),
     "agreement": Ramp(4_500_000, 9_000_000, "its prototypes stray as another silo's do, by {value:.1f} deviations"),
 }
 """`signal`, `unexplained`: units of lr*C*steps. `prototype`, `agreement`: standard deviations."""
@@ -65,8 +68,9 @@ class Guard(Plain):
             columns["unexplained"] = excess(unexplained_lengths(setting, exhibits, means))
             columns["prototype"] = deviations(setting, means)
             columns["agreement"] = agreements(setting, means)
+        columns["drift"] = drifts(setting, exhibits, history)
         return tuple(
-            Scored(one.silo, one.count, laws + tuple(fact(name, column[place]) for name, column in columns.items()))
+            Scored(one.silo, one.count, laws + _facts(columns, place))
             for place, (one, laws) in enumerate(zip(exhibits, _law_scores(setting, exhibits), strict=True))
         )
 
@@ -87,6 +91,12 @@ def suspicion_of(scored: Scored) -> tuple[Fraction, str]:
             doubt = Fraction(value - ramp.begin, ramp.full - ramp.begin)
             doubts.append((max(Fraction(0), min(Fraction(1), doubt)), name))
     return max(doubts, key=lambda doubt: doubt[0])
+
+
+def _facts(columns: Mapping[str, Floats], place: int) -> tuple[Score, ...]:
+    """Suspicions of one silo; none where it has no past to drift from."""
+    found = ((name, float(column[place])) for name, column in columns.items())
+    return tuple(fact(name, value) for name, value in found if not math.isnan(value))
 
 
 def _law_scores(setting: Setting, exhibits: Sequence[Exhibit]) -> list[tuple[Score, ...]]:

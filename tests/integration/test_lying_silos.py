@@ -86,9 +86,9 @@ def test_large_field_in_the_body_convicts_even_with_its_true_sketch(tmp_path: Pa
 
 
 @lru_cache
-def _task_with_exact_output() -> tuple[Task, bytes]:
+def task_with_exact_output(rounds: int = 1) -> tuple[Task, bytes]:
     """The toy task with 160 coordinates of body before its 39 of output, so that the output is opened exactly."""
-    toy, _ = task(1, 2)
+    toy, _ = task(rounds, 2)
     layout = toy.layout
     padded = Layout((), 160 + layout.size, 160, layout.size, layout.embedding, layout.classes, layout.permutation)
     model = bytes(4 * padded.size)
@@ -118,7 +118,7 @@ def test_field_of_200_in_the_exact_output_layer_convicts(tmp_path: Path, amount:
     seats: dict[str, Any] = {name: {"trainer": Padded} for name in SILOS}
     if amount:
         seats[LIAR] |= exaggerating(170, amount)
-    federation = bench(tmp_path, seats, rounds=1, toy=_task_with_exact_output())
+    federation = bench(tmp_path, seats, rounds=1, toy=task_with_exact_output())
     federation.until(in_phase(Phase.OPENING))
     assert federation.history.packing.exact_output
     if amount:
