@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +112,7 @@ def blocks_of(setting: Setting, exhibits: Sequence[Exhibit], seen: Floats | None
     rows = coordinates(setting, exhibits) if seen is None else seen
     degrees = rows.shape[1] - setting.output_size
     energy, exact = (np.einsum("nd,nd->n", part, part) for part in (rows[:, :degrees], rows[:, degrees:]))
-    squares = np.array([float(np.square(one.folds.astype(np.float64)).sum()) for one in exhibits])
+    squares = np.array([_energy(one.folds) for one in exhibits])
     body = Block("body", energy, degrees, setting.step * np.sqrt(squares / setting.folds), setting.body_size, True)
     if not setting.output_size:
         return (body,)
@@ -180,8 +181,7 @@ class Laws:
         self._known = np.flatnonzero(noise_of(setting, counts).gaussian >= COVERED)
         self._counts = counts[self._known]
         self._noise = noise_of(setting, self._counts)
-        self._edges, self._masses = _batches(setting, self._counts, setting.steps)
-        self._earlier = _batches(setting, self._counts, setting.steps - 1) if setting.steps > 1 else None
+        self._batches = _Batches(setting, self._counts, setting.steps)
 
     def below(self, block: Block) -> Floats:
         """p-values of energies as low as these (float64[n])."""
@@ -198,25 +198,33 @@ class Laws:
 
     def _below(self, energy: Floats, degrees: int) -> Floats:
         statistic = energy / self._noise.least
-        if self._earlier is None:
+        if self._setting.steps == 1:
             return np.asarray(special.chdtr(degrees, statistic), dtype=np.float64)
-        edges, masses = self._earlier
-        later = _signals(self._setting, self._counts, self._noise.least, edges)
+        p = np.asarray(special.chdtr(degrees, energy / self._noise.last_step), dtype=np.float64)
+        edges = _Batches(self._setting, self._counts, self._setting.steps - 1).edges
+        later = np.sqrt(_signals(self._setting, self._counts, self._noise.least, edges[:, :1]))[:, 0]
+        # The triangle's bound is at least its value at the lowest edge; mostly that decides which bound is less.
+        asked = np.flatnonzero(special.chdtr(degrees, np.square(np.sqrt(statistic) + later)) < p)
+        if asked.size:
+            p[asked] = np.minimum(p[asked], self._triangle(asked, statistic[asked], degrees))
+        return p
+
+    def _triangle(self, silos: Integers, statistic: Floats, degrees: int) -> Floats:
+        batches = _Batches(self._setting, self._counts[silos], self._setting.steps - 1)
+        later = _signals(self._setting, self._counts[silos], self._noise.least[silos], batches.edges)
+        tails = special.chdtr(degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
         # The last mass is that of batches beyond every edge, for which nothing is claimed.
-        triangle = special.chdtr(degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
-        worst = (masses[:, :-1] * triangle).sum(axis=1) + masses[:, -1]
-        last = special.chdtr(degrees, energy / self._noise.last_step)
-        return np.asarray(np.minimum(worst, last), dtype=np.float64)
+        return np.asarray((batches.masses[:, :-1] * tails).sum(axis=1) + batches.masses[:, -1], dtype=np.float64)
 
     def _above(self, energy: Floats, degrees: int, sketched: bool) -> Floats:
-        signals = _signals(self._setting, self._counts, self._noise.most, self._edges)
+        signals = _signals(self._setting, self._counts, self._noise.most, self._batches.edges)
         shares, parts = _caught(self._setting) if sketched else (np.ones(1), np.ones(1))
         p = np.ones(len(energy))
         statistics = energy / self._noise.most
-        # At or below the mean of pure noise every tail is 1. One silo at a time: its table fits the processor's cache.
-        for silo in np.flatnonzero(statistics > degrees):
+        # At or below the mean every tail is 1. One silo at a time: its table fits the processor's cache.
+        for silo in np.flatnonzero(statistics > degrees + shares[0] * signals[:, 0]):
             tails = chernoff(float(statistics[silo]), degrees, np.outer(shares, signals[silo]))
-            masses = self._masses[silo]
+            masses = self._batches.masses[silo]
             p[silo] = min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
         return p
 
@@ -226,26 +234,38 @@ def chernoff(statistic: float, degrees: int, noncentral: Floats) -> Floats:
 
     `E exp(sX) = exp(s*nc/(1-2s)) * (1-2s)^(-k/2)`; with `u = 1-2s` the best exponent solves `t u² - k u - nc = 0`.
     """
-    if statistic <= 0:
-        return np.ones_like(noncentral)
-    root = (degrees + np.sqrt(degrees**2 + 4 * statistic * noncentral)) / (2 * statistic)
-    u = np.minimum(root, 1.0)
-    exponent = (1 - u) / 2 * (noncentral / u - statistic) - degrees / 2 * np.log(u)
-    return np.asarray(np.exp(np.minimum(exponent, 0.0)), dtype=np.float64)
+    found = np.ones_like(noncentral)
+    beyond = noncentral < statistic - degrees
+    extra = noncentral[beyond]
+    u = (degrees + np.sqrt(degrees**2 + 4 * statistic * extra)) / (2 * statistic)
+    exponent = (1 - u) / 2 * (extra / u - statistic) - degrees / 2 * np.log(u)
+    found[beyond] = np.exp(np.minimum(exponent, 0.0))
+    return found
 
 
-def _batches(setting: Setting, counts: Integers, steps: int) -> tuple[Floats, Floats]:
-    """Edges of the number of records in `steps` batches, and masses: up to edge 0, between edges, beyond the last.
+class _Batches:
+    """The number of records in `steps` batches of each silo: edges, and masses that are reckoned where they are asked.
 
-    Float64[n, 61] and [n, 62], a row for each silo. An edge that rounding repeats has no mass.
+    `edges` float64[n, 61]; an edge that rounding repeats has no mass.
     """
-    trials = np.ceil(counts + COUNT_QUANTILE * setting.count_noise)[:, None] * steps
-    rate = min(1.0, setting.sample_rate)
-    spread = np.sqrt(trials * rate * (1 - rate))
-    edges = np.clip(np.ceil(trials * rate + np.linspace(-1, 9, 61) * spread), 0, trials)
-    tails = stats.binom.sf(edges, trials, rate)
-    whole, nothing = np.ones((len(trials), 1)), np.zeros((len(trials), 1))
-    return edges, -np.diff(np.concatenate([whole, tails, nothing], axis=1), axis=1)
+
+    def __init__(self, setting: Setting, counts: Integers, steps: int) -> None:
+        self._trials = np.ceil(counts + COUNT_QUANTILE * setting.count_noise)[:, None] * steps
+        self._rate = min(1.0, setting.sample_rate)
+        mean, spread = self._trials * self._rate, np.sqrt(self._trials * self._rate * (1 - self._rate))
+        self.edges = np.clip(np.ceil(mean + np.linspace(-1, 9, 61) * spread), 0, self._trials)
+
+    @cached_property
+    def masses(self) -> Floats:
+        """Up to edge 0, between edges, beyond the last: float64[n, 62]."""
+        tails = stats.binom.sf(self.edges, self._trials, self._rate)
+        whole, nothing = np.ones((len(tails), 1)), np.zeros((len(tails), 1))
+        return -np.diff(np.concatenate([whole, tails, nothing], axis=1), axis=1)
+
+
+def _energy(values: Integers) -> float:
+    whole = values.ravel().astype(np.float64)
+    return float(whole @ whole)
 
 
 def _signals(setting: Setting, counts: Integers, variances: Floats, records: Floats) -> Floats:
