@@ -175,9 +175,19 @@ def scaled(value: float) -> int:
     return max(-MAX_INTEGER, min(MAX_INTEGER, micro(value)))
 
 
+def all_scaled(values: NDArray[np.float64]) -> list[int]:
+    """`scaled` of each number (float64[n])."""
+    return np.clip(np.rint(values * MICRO), -MAX_INTEGER, MAX_INTEGER).astype(np.int64).tolist()  # type: ignore[no-any-return]
+
+
 def fact(name: str, value: float) -> Score:
     """A score without a null law."""
     return Score(name, scaled(value), None)
+
+
+def facts(name: str, values: NDArray[np.float64]) -> list[Score]:
+    """`fact` of each number (float64[n])."""
+    return [Score(name, value, None) for value in all_scaled(values)]
 
 
 def verify_exhibit(setting: Setting, exhibit: Exhibit) -> None:

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from defenses.evidence import Exhibit, Integers, Setting, fact, scaled
+from defenses.evidence import Exhibit, Integers, Setting, all_scaled, facts
 from protos.records import Score
 
 LEVELS = 127
@@ -139,7 +139,7 @@ def law_scores(
         floors = setting.step * np.sqrt(noise.least * block.size)
         bounds = np.hypot(setting.step * np.sqrt(noise.most * block.size), setting.signal_bound)
         columns += [
-            [fact(block.name, value) for value in block.norm.tolist()],
+            facts(block.name, block.norm),
             limit_scores(f"{block.name}-below", floors, laws.below(block)),
             limit_scores(f"{block.name}-above", bounds, laws.above(block)),
         ]
@@ -165,12 +165,13 @@ def counts_of(exhibits: Sequence[Exhibit]) -> Integers:
 
 def evidence_of(p: Floats) -> list[int]:
     """`-log10 p` scaled and rounded down, towards not excluding."""
-    return [max(0, math.floor(value)) for value in (-1e6 * np.log10(np.minimum(1.0, p + SMALLEST_P))).tolist()]
+    logarithms = np.floor(-1e6 * np.log10(np.minimum(1.0, p + SMALLEST_P)))
+    return np.maximum(logarithms, 0.0).astype(np.int64).tolist()  # type: ignore[no-any-return]
 
 
 def limit_scores(name: str, limits: Floats, p: Floats) -> list[Score]:
     """Limits with the evidence of their breach, a score of each silo."""
-    return [Score(name, scaled(limit), found) for limit, found in zip(limits.tolist(), evidence_of(p), strict=True)]
+    return [Score(name, limit, found) for limit, found in zip(all_scaled(limits), evidence_of(p), strict=True)]
 
 
 class Laws:
