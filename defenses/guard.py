@@ -76,7 +76,9 @@ class Guard(Plain):
 
     def opine(self, scored: Sequence[Scored], rules: Rules) -> tuple[Opinion, ...]:
         """Excludes by Benjamini-Hochberg over the silos' laws, and states suspicions of the rest."""
-        laws = {one.silo: [law.evidence_micro for law in one.scores if law.evidence_micro is not None] for one in scored}
+        laws = {
+            one.silo: [law.evidence_micro for law in one.scores if law.evidence_micro is not None] for one in scored
+        }
         tests = max((len(found) for found in laws.values()), default=0)
         evidence = {silo: max(found, default=0) for silo, found in laws.items()}
         found = discoveries(evidence, tests, rules.fdr_micro) if tests else frozenset()

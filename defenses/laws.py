@@ -93,14 +93,14 @@ def coordinates(setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
     Float64[n, degrees], in quantisation steps; noise of variance v per coordinate of an update has variance v here.
     """
     maps = [_onto(setting, int(length)) for length in np.unique(setting.column_counts)]
-    body = sum(len(matrix) * int(places.sum()) for matrix, places in maps)
-    rows = np.empty((len(exhibits), body + setting.output_size))
+    sizes = [len(matrix) * len(setting.column_counts[columns]) for matrix, columns in maps]
+    ends = np.cumsum(sizes).tolist()
+    rows = np.empty((len(exhibits), sum(sizes) + setting.output_size))
     for row, one in zip(rows, exhibits, strict=True):
-        folds, end = one.folds.astype(np.float64), 0
-        for matrix, places in maps:
-            start, end = end, end + len(matrix) * int(places.sum())
-            np.matmul(matrix, folds if places.all() else folds[:, places], out=row[start:end].reshape(len(matrix), -1))
-        row[body:] = one.output
+        folds = one.folds.astype(np.float64)
+        for (matrix, columns), size, end in zip(maps, sizes, ends, strict=True):
+            np.matmul(matrix, folds[:, columns], out=row[end - size : end].reshape(len(matrix), -1))
+        row[sum(sizes) :] = one.output
     return rows
 
 
@@ -283,13 +283,17 @@ def _caught(setting: Setting) -> tuple[Floats, Floats]:
     return shares, np.diff(stats.beta.cdf(np.concatenate([[0.0], shares]), folds / 2, (chunks - folds) / 2))
 
 
-def _onto(setting: Setting, length: int) -> tuple[Floats, NDArray[np.bool_]]:
+def _onto(setting: Setting, length: int) -> tuple[Floats, slice | Integers]:
     """Matrix [rank, F] whose rows map a column of that many chunks to unit normals, and which columns those are."""
+    columns = np.flatnonzero(setting.column_counts == length)
+    # Columns of one length mostly lie together, and a slice is not copied.
+    together = slice(int(columns[0]), int(columns[-1]) + 1)
+    places = together if together.stop - together.start == len(columns) else columns
     signs = setting.signs[:, :length].astype(np.float64)
     values, vectors = np.linalg.eigh(signs @ signs.T)
     # Repeated or opposite sign rows make the Gram matrix singular; eigenvalues of ±1 rows are never this small.
     kept = values > 1e-6 * setting.chunks
-    return vectors[:, kept].T / np.sqrt(values[kept, None]), setting.column_counts == length
+    return vectors[:, kept].T / np.sqrt(values[kept, None]), places
 
 
 def _rounding(gaussian: Floats) -> tuple[Floats, Floats]:

@@ -32,7 +32,7 @@ class Ranking:
         self._total = self._weights.sum(axis=0)
         columns = np.ascontiguousarray(values.transpose(1, 2, 0))
         order = np.argsort(columns, axis=2)
-        self._ranked = np.take_along_axis(columns, order, axis=2)
+        self._ranked = np.sort(columns, axis=2)
         spread = np.broadcast_to(self._weights.T[:, None], columns.shape)
         self._heaped = np.cumsum(np.take_along_axis(spread, order, axis=2), axis=2)
         self._ranks = np.empty(columns.shape, dtype=np.int32)
@@ -57,7 +57,9 @@ class Ranking:
             values = (values + np.take_along_axis(self._ranked, upper, axis=2)) / 2
         return np.where(left[:, None] > 0, values, 0.0).transpose(2, 0, 1)
 
-    def _reached(self, without: Integers, removed: Integers, wanted: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+    def _reached(
+        self, without: Integers, removed: Integers, wanted: Integers
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """First rank at which what is left heaps up to `wanted` [classes, m], and whether to the unit.
 
         Both [classes, embedding, m]; `removed` are the weights left out, int64[classes, m, k].
@@ -68,15 +70,16 @@ class Ranking:
         window = first[..., None] + np.arange(int((last - first).max()) + 1)
         window = np.minimum(window, self._heaped.shape[2] - 1)
         edges = np.take_along_axis(self._heaped, window, axis=2)
-        asked = wanted[:, None]
-        found, met = _place(edges, asked)
+        asked, start = wanted[:, None], first[..., None].astype(np.int32)
+        found = _below(edges, asked)
         for ranks, weights in self._in_order(without, removed):
             # Whoever is left out at or below the rank takes its weight out of the heap.
-            asked = asked + weights * (ranks <= found + first[..., None])
-            found, met = _place(edges, asked)
-        return found + first[..., None], met
+            asked = asked + weights * (ranks <= found + start)
+            found = _below(edges, asked)
+        met = np.any([edge[..., None] == asked for edge in np.moveaxis(edges, 2, 0)], axis=0)
+        return found + start, met
 
-    def _in_order(self, without: Integers, removed: Integers) -> Iterator[tuple[Integers, Integers]]:
+    def _in_order(self, without: Integers, removed: Integers) -> Iterator[tuple[NDArray[np.int32], Integers]]:
         """Ranks [classes, embedding, m] and weights of whoever is left out, those of lower rank first."""
         ranks = [self._ranks[:, :, column] for column in without.T]
         weights = [removed[:, None, :, column] for column in range(len(ranks))]
@@ -88,14 +91,12 @@ class Ranking:
         yield np.maximum(*ranks), np.where(swapped, *weights)
 
 
-def _place(edges: Integers, wanted: Integers) -> tuple[Integers, NDArray[np.bool_]]:
-    """How many edges [..., window] lie below what is wanted [..., m], and whether one is just that."""
-    shape = np.broadcast_shapes(edges.shape[:2] + (1,), wanted.shape)
-    found, met = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.bool_)
+def _below(edges: Integers, wanted: Integers) -> NDArray[np.int32]:
+    """How many edges [classes, embedding, window] lie below what is wanted [classes, embedding or 1, m]."""
+    found = np.zeros((*edges.shape[:2], wanted.shape[2]), dtype=np.int32)
     for edge in np.moveaxis(edges, 2, 0):
         found += edge[..., None] < wanted
-        met |= edge[..., None] == wanted
-    return found, met
+    return found
 
 
 def _whole(weights: Floats) -> Integers:
