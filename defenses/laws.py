@@ -26,7 +26,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,7 +181,6 @@ class Laws:
         self._known = np.flatnonzero(noise_of(setting, counts).gaussian >= COVERED)
         self._counts = counts[self._known]
         self._noise = noise_of(setting, self._counts)
-        self._batches = _Batches(setting, self._counts, setting.steps)
 
     def below(self, block: Block) -> Floats:
         """p-values of energies as low as these (float64[n])."""
@@ -215,17 +213,20 @@ class Laws:
         later = _signals(self._setting, self._counts[silos], self._noise.least[silos], batches.edges)
         tails = special.chdtr(degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
         # The last mass is that of batches beyond every edge, for which nothing is claimed.
-        return np.asarray((batches.masses[:, :-1] * tails).sum(axis=1) + batches.masses[:, -1], dtype=np.float64)
+        masses = batches.masses
+        return np.asarray((masses[:, :-1] * tails).sum(axis=1) + masses[:, -1], dtype=np.float64)
 
     def _above(self, energy: Floats, degrees: int, sketched: bool) -> Floats:
-        signals = _signals(self._setting, self._counts, self._noise.most, self._batches.edges)
         shares, parts = _caught(self._setting) if sketched else (np.ones(1), np.ones(1))
-        p = np.ones(len(energy))
-        statistics = energy / self._noise.most
-        # At or below the mean every tail is 1. One silo at a time: its table fits the processor's cache.
-        for silo in np.flatnonzero(statistics > degrees + shares[0] * signals[:, 0]):
+        p, statistics = np.ones(len(energy)), energy / self._noise.most
+        edges = _Batches(self._setting, self._counts, self._setting.steps).edges
+        signals = _signals(self._setting, self._counts, self._noise.most, edges)
+        # Up to the mean for the least signal every tail is 1.
+        asked = np.flatnonzero(statistics > degrees + shares[0] * signals[:, 0])
+        batches = _Batches(self._setting, self._counts[asked], self._setting.steps)
+        # One silo at a time: its table fits the processor's cache.
+        for silo, masses in zip(asked, batches.masses if asked.size else (), strict=True):
             tails = chernoff(float(statistics[silo]), degrees, np.outer(shares, signals[silo]))
-            masses = self._batches.masses[silo]
             p[silo] = min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
         return p
 
@@ -245,7 +246,7 @@ def chernoff(statistic: float, degrees: int, noncentral: Floats) -> Floats:
 
 
 class _Batches:
-    """The number of records in `steps` batches of each silo: edges, and masses that are reckoned where they are asked.
+    """The number of records in `steps` batches of each silo: edges, and masses, which take most of the time.
 
     `edges` float64[n, 61]; an edge that rounding repeats has no mass.
     """
@@ -256,7 +257,7 @@ class _Batches:
         mean, spread = self._trials * self._rate, np.sqrt(self._trials * self._rate * (1 - self._rate))
         self.edges = np.clip(np.ceil(mean + np.linspace(-1, 9, 61) * spread), 0, self._trials)
 
-    @cached_property
+    @property
     def masses(self) -> Floats:
         """Up to edge 0, between edges, beyond the last: float64[n, 62]."""
         tails = stats.binom.sf(self.edges, self._trials, self._rate)
