@@ -61,7 +61,9 @@ class Deviations:
     precisions: Floats
 
     def of(self, silos: Integers) -> Deviations:
-        """Those of some silos only."""
+        """Those of some silos only, in order."""
+        if len(silos) == len(self.precisions):
+            return self
         return Deviations(self.rows[silos], self.precisions[silos])
 
 
@@ -121,11 +123,17 @@ def restlessness(rounds: Sequence[Deviations], middle: Deviations) -> Floats:
 def others_medians(values: Integers) -> Floats:
     """Coordinate-wise median of all rows but one, for each row: float64[n, d] from int64[n, d], n at least 2."""
     others = len(values) - 1
-    low, high = (others - 1) // 2, others // 2
-    ranked = np.partition(values, sorted({low, high, high + 1}), axis=0)
-    # Whoever is at or below a place moves the next one there by leaving.
-    lower, upper = (np.where(values <= ranked[place], ranked[place + 1], ranked[place]) for place in (low, high))
-    return np.asarray((lower + upper) / 2, dtype=np.float64)
+    places = (others - 1) // 2, others // 2
+    if np.abs(values).max(initial=0) < 2**14:
+        # What honest silos send fits, and short numbers are sorted in a tenth of the time. Sums of two fit as well.
+        values = values.astype(np.int16)
+    ranked = np.sort(np.ascontiguousarray(values.T), axis=1)
+    found = np.zeros_like(values)
+    for place in places:
+        here, after = np.ascontiguousarray(ranked[:, place : place + 2].T)
+        # Whoever is at or below a place moves the next one there by leaving.
+        found += here + (values <= here) * (after - here)
+    return np.asarray(found / 2, dtype=np.float64)
 
 
 def _score(now: Deviations, before: Deviations, own: Floats) -> Floats:
