@@ -21,7 +21,7 @@ from silo import checking
 from silo.gaussian import gaussian
 from silo.link import Unreachable
 from silo.trainer import trainer_for
-from tests.integration.bench import Bench, WatchedLink, bench, closed, outcomes, where_drawn
+from tests.integration.bench import Bench, WatchedLink, bench, closed, in_phase, outcomes, where_drawn
 from tests.integration.federation import SILOS, task
 from tests.integration.liars import (
     RefusingScheme,
@@ -43,10 +43,6 @@ from tests.integration.liars import (
 
 LIAR = "bob"
 HONEST = tuple(name for name in SILOS if name != LIAR)
-
-
-def in_phase(phase: Phase) -> Any:
-    return lambda history: history.phase is phase
 
 
 def assert_only_the_liar_is_convicted(history: History) -> None:
