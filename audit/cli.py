@@ -170,11 +170,12 @@ def _certify(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from audit import display
     from audit.certificate import check_certificate, parse_certificate
+    from audit.files import read_at_most
     from audit.verify import history_at
 
-    data = _read(options.certificate)
+    data = read_at_most(options.certificate, _LARGEST_INPUT, "any certificate")
     certificate = parse_certificate(data)
-    model = _read(options.model) if options.model else None
+    model = read_at_most(options.model, _LARGEST_INPUT, "any model") if options.model else None
     history = _replayed(options, options.log, certificate.head)
     size = certificate.head.head.size
     if size < history.chain.size:
@@ -208,17 +209,6 @@ def _print(options: argparse.Namespace, facts: dict[str, Any], show: Any) -> int
     else:
         show(facts)
     return OK
-
-
-def _read(path: str) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_LARGEST_INPUT + 1)
-    except (OSError, ValueError) as error:
-        raise UnreadableInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > _LARGEST_INPUT:
-        raise UnreadableInput(f"{path} is larger than any certificate or model")
-    return data
 
 
 def _write(path: str, data: bytes) -> None:
