@@ -152,7 +152,9 @@ def _deviations(setting: Setting, outputs: Integers, counts: Integers) -> Deviat
     density = 1 / np.sqrt(noise)
     # Asymptotic variance of the median of normals with different deviations.
     shared = math.pi / 2 * (len(counts) - 1) / np.square(density.sum() - density)
-    return Deviations((outputs - others_medians(outputs)) * unit, 1 / ((noise + shared) * unit**2))
+    rows = outputs - others_medians(outputs)
+    rows *= unit
+    return Deviations(rows, 1 / ((noise + shared) * unit**2))
 
 
 def _present(earlier: Earlier, exhibits: Sequence[Exhibit]) -> Deviations:
@@ -161,6 +163,8 @@ def _present(earlier: Earlier, exhibits: Sequence[Exhibit]) -> Deviations:
     places = {silo: place for place, silo in enumerate(earlier.outputs)}
     released = np.array([counts[silo] for silo in places], dtype=np.int64)
     whole = _deviations(earlier.setting, np.stack(list(earlier.outputs.values())), released)
+    if list(places) == [one.silo for one in exhibits]:
+        return whole
     here = [row for row, one in enumerate(exhibits) if one.silo in places]
     there = [places[exhibits[row].silo] for row in here]
     rows, precisions = np.zeros((len(exhibits), whole.rows.shape[1])), np.zeros(len(exhibits))
