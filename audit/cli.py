@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from audit.errors import AuditError, UnreadableInput, UnwritableLog
+from protos.program import OK, REFUSED, UNUSABLE, Program
 
 if TYPE_CHECKING:
     from audit.history import History
 
-OK, DOES_NOT_VERIFY, UNUSABLE = 0, 1, 2
-_INTERRUPTED = 130
 _LARGEST_INPUT = 4 * 1024**3
-
-_EPILOG = """exit codes:
-  0  everything asked for holds
-  1  the log, a head or the certificate does not verify
-  2  wrong usage, or a file that cannot be read or written
-"""
 
 
 def main() -> None:
@@ -36,37 +28,30 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code; errors go to stderr in one line."""
-    try:
-        options = _parser().parse_args(arguments)
-        code: int = options.command(options)
-        sys.stdout.flush()
-    except (UnreadableInput, UnwritableLog) as error:
-        return _fail(error, UNUSABLE)
-    except AuditError as error:
-        return _fail(error, DOES_NOT_VERIFY)
-    except BrokenPipeError:
-        # The reader has gone; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-    except KeyboardInterrupt:
-        return _fail("interrupted", _INTERRUPTED)
-    return code
+    return _PROGRAM.run(_parser(), arguments)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"concordat-audit: error: {message}; see {self.prog} --help\n")
-        sys.exit(UNUSABLE)
+def _code_of(error: Exception) -> int | None:
+    if isinstance(error, UnreadableInput | UnwritableLog):
+        return UNUSABLE
+    return REFUSED if isinstance(error, AuditError) else None
+
+
+_PROGRAM = Program(
+    "concordat-audit",
+    "Verify a federation's log, look into it, and make or check its fairness certificate.",
+    """exit codes:
+  0  everything asked for holds
+  1  the log, a head or the certificate does not verify
+  2  wrong usage, or a file that cannot be read or written
+""",
+    _code_of,
+)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="concordat-audit",
-        description="Verify a federation's log, look into it, and make or check its fairness certificate.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser = _PROGRAM.parser()
+    commands = _PROGRAM.commands(parser)
     _add_verify(commands)
     _add_show(commands)
     _add_certify(commands)
@@ -75,10 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(command=function)
+    parser = _PROGRAM.command(commands, name, function, text)
     parser.add_argument("--json", action="store_true", help="print the facts as one JSON object")
     return parser
 
@@ -188,11 +170,12 @@ def _certify(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from audit import display
     from audit.certificate import check_certificate, parse_certificate
+    from audit.files import read_at_most
     from audit.verify import history_at
 
-    data = _read(options.certificate)
+    data = read_at_most(options.certificate, _LARGEST_INPUT, "any certificate")
     certificate = parse_certificate(data)
-    model = _read(options.model) if options.model else None
+    model = read_at_most(options.model, _LARGEST_INPUT, "any model") if options.model else None
     history = _replayed(options, options.log, certificate.head)
     size = certificate.head.head.size
     if size < history.chain.size:
@@ -228,17 +211,6 @@ def _print(options: argparse.Namespace, facts: dict[str, Any], show: Any) -> int
     return OK
 
 
-def _read(path: str) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_LARGEST_INPUT + 1)
-    except (OSError, ValueError) as error:
-        raise UnreadableInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > _LARGEST_INPUT:
-        raise UnreadableInput(f"{path} is larger than any certificate or model")
-    return data
-
-
 def _write(path: str, data: bytes) -> None:
     temporary = Path(f"{path}.tmp")
     try:
@@ -247,9 +219,3 @@ def _write(path: str, data: bytes) -> None:
     except (OSError, ValueError) as error:
         temporary.unlink(missing_ok=True)
         raise UnwritableLog(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _fail(error: object, code: int) -> int:
-    text = " ".join(str(error).split())
-    sys.stderr.write(f"concordat-audit: error: {text}\n")
-    return code

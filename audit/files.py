@@ -137,7 +137,7 @@ def read_head(path: str | Path) -> SignedHead:
     Raises:
         UnreadableInput: the file is missing or holds no canonical signed head.
     """
-    data = _read_small(Path(path))
+    data = read_at_most(path, _MAX_SMALL_FILE, "what it should be")
     try:
         return unpack(SignedHead, data.removesuffix(b"\n"))
     except MalformedMessage as error:
@@ -152,20 +152,25 @@ def read_key(path_or_hex: str) -> str:
     """
     if _KEY.fullmatch(path_or_hex.lower()):
         return path_or_hex.lower()
-    text = _read_small(Path(path_or_hex)).decode("ascii", "replace").strip().lower()
+    text = read_at_most(path_or_hex, _MAX_SMALL_FILE, "what it should be").decode("ascii", "replace").strip().lower()
     if not _KEY.fullmatch(text):
         raise UnreadableInput(f"{path_or_hex} is no log key: one line of 64 hex digits is needed")
     return text
 
 
-def _read_small(path: Path) -> bytes:
+def read_at_most(path: Path | str, most: int, what: str) -> bytes:
+    """A whole file of at most so many bytes; `what` it may be stands in the message.
+
+    Raises:
+        UnreadableInput: it cannot be read or is larger.
+    """
     try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_SMALL_FILE + 1)
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1)
     except (OSError, ValueError) as error:
         raise UnreadableInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if len(data) > _MAX_SMALL_FILE:
-        raise UnreadableInput(f"{path} is too long for what it should be")
+    if len(data) > most:
+        raise UnreadableInput(f"{path} is larger than {what}")
     return data
 
 

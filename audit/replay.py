@@ -15,8 +15,9 @@ from audit import votes
 from audit.errors import InvalidRecord
 from crypto import sketch
 from defenses.decide import conclude, score, scores_differ, verify_judgements
+from defenses.drift import WINDOW
 from defenses.errors import DefenseError
-from defenses.evidence import Exhibit, Rules, Setting
+from defenses.evidence import Earlier, Exhibit, Rules, Setting
 from protos.messages import Counts, Opening, Signed
 from protos.records import Decision, Judgement, Outcome
 from protos.rounds import Phase
@@ -80,13 +81,10 @@ def exhibit_of(history: History, silo: str, opening: Opening) -> Exhibit:
     )
 
 
-def earlier_judgements(history: History) -> dict[str, tuple[Judgement, ...]]:
-    """What earlier rounds decided about each silo, oldest first."""
-    found: dict[str, tuple[Judgement, ...]] = {}
-    for view in history.rounds:
-        for one in view.decision.judgements if view.decision and view is not history.round else ():
-            found[one.silo] = (*found.get(one.silo, ()), one)
-    return found
+def earlier_rounds(history: History) -> tuple[Earlier, ...]:
+    """What decisions may remember of the last decided rounds before the open one, oldest first."""
+    before = [view for view in history.rounds if view.decision and view is not history.round]
+    return tuple(_earlier(history, view) for view in before[-WINDOW:])
 
 
 def derive_decision(history: History, answers: tuple[Signed, ...]) -> Decision:
@@ -99,7 +97,7 @@ def derive_decision(history: History, answers: tuple[Signed, ...]) -> Decision:
     finding = _finding(history, answers)
     convicted = {item.silo: item.reason for item in finding.convicted}
     exhibits = [exhibit_of(history, silo, view.openings[silo]) for silo in _judged(history, finding)]
-    scored = score(setting_of(history), exhibits, name, convicted, earlier_judgements(history))
+    scored = score(setting_of(history), exhibits, name, convicted, earlier_rounds(history))
     judgements = conclude(scored, name, rules_of(history), convicted)
     return Decision(
         view.plan.round, name, answers, _with_undecided(history, judgements, finding.undecided), finding.convicted
@@ -153,6 +151,13 @@ def verify_void(history: History, body: Outcome) -> None:
     else:
         plain = not body.convicted and not body.checks and body.fault == "none"
         _require(plain, "nobody can be accused without a trace")
+
+
+def _earlier(history: History, view: RoundView) -> Earlier:
+    packing, judgements = history.packing, view.decision.judgements if view.decision else ()
+    opened = ((silo, view.openings[silo]) for silo in sorted(view.weights))
+    outputs = {silo: sketch.from_bytes(one.folds, one.output, packing, packing.folds)[1] for silo, one in opened}
+    return Earlier(setting_of(history, view), judgements, outputs)
 
 
 def _finding(history: History, answers: tuple[Signed, ...]) -> votes.Finding:

@@ -6,27 +6,19 @@ What is heavy (gRPC, SQL, numpy) is imported by the command that needs it, so th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from audit.faults import is_ours
 from coordinator.errors import BadDirectory, BadPolicy, BadTask, CoordinatorError, NotRunning
+from protos.program import REFUSED, UNUSABLE, Program, say
 
-OK, REFUSED, UNUSABLE = 0, 1, 2
-_INTERRUPTED = 130
-_PROGRAM = "concordat-coordinator"
 _STOP_S = 30.0
-
-_EPILOG = """exit codes:
-  0  done
-  1  refused or failed; one line on stderr says what to do
-  2  wrong usage, or input that cannot be read
-"""
 
 
 def main() -> None:
@@ -36,40 +28,30 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code; errors go to stderr in one line."""
-    options = _parser().parse_args(arguments)
-    try:
-        options.command(options)
-        sys.stdout.flush()
-    except (BadDirectory, BadPolicy, BadTask) as error:
-        return _fail(error, UNUSABLE)
-    except CoordinatorError as error:
-        return _fail(error, REFUSED)
-    except BrokenPipeError:
-        # The reader has gone; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        return _fail("interrupted", _INTERRUPTED)
-    except Exception as error:
-        if _is_ours(error):
-            return _fail(error, REFUSED)
-        raise
-    return OK
+    return _PROGRAM.run(_parser(), arguments)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{_PROGRAM}: error: {message}; see {self.prog} --help\n")
-        sys.exit(UNUSABLE)
+def _code_of(error: Exception) -> int | None:
+    if isinstance(error, BadDirectory | BadPolicy | BadTask):
+        return UNUSABLE
+    return REFUSED if isinstance(error, CoordinatorError) or is_ours(error) else None
+
+
+_PROGRAM = Program(
+    "concordat-coordinator",
+    "Found a federation, invite silos, serve its rounds and look after it.",
+    """exit codes:
+  0  done
+  1  refused or failed; one line on stderr says what to do
+  2  wrong usage, or input that cannot be read
+""",
+    _code_of,
+)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=_PROGRAM,
-        description="Found a federation, invite silos, serve its rounds and look after it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser = _PROGRAM.parser()
+    commands = _PROGRAM.commands(parser)
     _add_init(commands)
     _add_invite(commands)
     _add_serve(commands)
@@ -84,10 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(commands: Any, name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(command=command)
+    parser = _PROGRAM.command(commands, name, command, text)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the coordinator's directory")
     parser.add_argument("--json", action="store_true", help="print the facts as one JSON object")
     return parser
@@ -130,7 +109,7 @@ def _init(options: argparse.Namespace) -> None:
     )
     facts = {"federation": genesis.federation, "log_key": genesis.log_key, "authority": genesis.authority}
     facts |= {"task": task.digest, "directory": str(options.directory)}
-    _print(options, facts, f"Founded {genesis.federation}. Log key: {genesis.log_key} (in log.pub too).")
+    say(options, facts, f"Founded {genesis.federation}. Log key: {genesis.log_key} (in log.pub too).")
 
 
 def _invite(options: argparse.Namespace) -> None:
@@ -153,7 +132,7 @@ def _invite(options: argparse.Namespace) -> None:
         log_key = home.read_log_key(options.directory).public
         made = invite(store, authority, options.name, address=address, log_key=log_key, expires_ms=expires_ms)
     facts = {"name": made.name, "token": write_token(made), "expires_ms": made.expires_ms, "address": made.address}
-    _print(options, facts, write_token(made))
+    say(options, facts, write_token(made))
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -202,7 +181,7 @@ def _start(options: argparse.Namespace) -> None:
         store.set_note("start", str(len(store.records())).encode())
     served = serving(options.directory) is not None
     text = "Training starts with everybody enrolled." + ("" if served else " Nobody serves yet: run `serve`.")
-    _print(options, {"started": True, "serving": served}, text)
+    say(options, {"started": True, "serving": served}, text)
 
 
 def _stop(options: argparse.Namespace) -> None:
@@ -225,7 +204,7 @@ def _stop(options: argparse.Namespace) -> None:
                 f"process {pid} has not ended after {options.wait:g} s: it may be summing; wait or kill it"
             )
         time.sleep(0.05)
-    _print(options, {"stopped": pid}, f"Stopped process {pid}.")
+    say(options, {"stopped": pid}, f"Stopped process {pid}.")
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -235,7 +214,7 @@ def _status(options: argparse.Namespace) -> None:
     with home.opened_store(config) as store:
         found = facts.status(options.directory, config, store, facts.replayed(store))
     lines = [f"{name:<11}{_shown(value)}" for name, value in found.items()]
-    _print(options, found, "\n".join(lines))
+    say(options, found, "\n".join(lines))
 
 
 def _silos(options: argparse.Namespace) -> None:
@@ -245,7 +224,7 @@ def _silos(options: argparse.Namespace) -> None:
     with home.opened_store(config) as store:
         found = facts.silos(facts.replayed(store))
     lines = [f"{silo['name']:<33}{silo['fingerprint']}  {_state(silo)}" for silo in found]
-    _print(options, {"silos": found}, "\n".join(lines) or "Nobody is enrolled yet: `invite` silos.")
+    say(options, {"silos": found}, "\n".join(lines) or "Nobody is enrolled yet: `invite` silos.")
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -256,15 +235,13 @@ def _show(options: argparse.Namespace) -> None:
     home.read_config(options.directory)
     found = show.round_of(LogFile(options.directory), options.round)
     if options.json:
-        _print(options, found, "")
+        say(options, found, "")
     else:
         display.round_of(found)
 
 
 def _ready(options: argparse.Namespace, facts: dict[str, Any]) -> None:
-    _print(
-        options, facts, f"Serving rounds on {facts['host']}:{facts['port']}, enrolment on port {facts['enrol_port']}."
-    )
+    say(options, facts, f"Serving rounds on {facts['host']}:{facts['port']}, enrolment on port {facts['enrol_port']}.")
     sys.stdout.flush()
 
 
@@ -282,27 +259,10 @@ def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _print(options: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
-    print(json.dumps(facts, sort_keys=True) if options.json else text)
-
-
 def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
     return int(text)
-
-
-def _is_ours(error: Exception) -> bool:
-    from audit.errors import AuditError
-    from crypto.errors import CryptoError
-    from protos.errors import ProtocolError
-
-    return isinstance(error, AuditError | CryptoError | ProtocolError)
-
-
-def _fail(error: object, code: int) -> int:
-    sys.stderr.write(f"{_PROGRAM}: error: {' '.join(str(error).split())}\n")
-    return code
 
 
 if __name__ == "__main__":

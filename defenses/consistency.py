@@ -13,12 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from defenses.evidence import Exhibit, Setting
+from defenses.evidence import Exhibit, Integers, Setting
 from defenses.laws import counts_of, noise_of
 from defenses.prototypes import Means
 
 Floats = NDArray[np.float64]
 
+SINGULAR = 1e-6
+"""Part of a prototype's energy off the ones before it, from which equations are solved without loss."""
 _TOGETHER = 64
 """Silos whose bases are in memory at once."""
 CONFIDENCE = 3.0
@@ -57,25 +59,43 @@ def unexplained_lengths(setting: Setting, exhibits: Sequence[Exhibit], means: Me
     for start in range(0, len(judged), _TOGETHER):
         silos = judged[start : start + _TOGETHER]
         weights = np.stack([_weight(setting, exhibits[silo]) for silo in silos])
-        gram, basis = _bases(setting, means, silos)
-        explained = np.square(weights @ basis.transpose(0, 2, 1)).sum(axis=(1, 2))
+        explained, ranks = _explained(weights, *_rows(setting, means, silos))
         energies[silos] = np.maximum(np.square(weights).sum(axis=(1, 2)) - explained, 0.0)
-        free[silos] = setting.embedding - gram
+        free[silos] = setting.embedding - ranks
     lengths = _lengths(setting, exhibits, energies, np.maximum(setting.classes * free, 1))
     return np.where(free > 0, lengths, 0.0)
 
 
-def _bases(setting: Setting, means: Means, silos: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-    """Ranks [m] and orthonormal rows [m, r, embedding] of the prototypes that explain each silo; unused rows are 0."""
+def _rows(setting: Setting, means: Means, silos: Integers) -> tuple[Floats, NDArray[np.bool_]]:
+    """The prototypes that explain each silo, float64[m, r, embedding], and which of them are used; others are 0."""
     others = means.without_each
     rows = np.concatenate([others.centre[silos], means.values[silos]], axis=1)
     used = np.concatenate([others.known[silos], means.known[silos]], axis=1)
     used &= used.cumsum(axis=1) <= setting.embedding * 3 // 4
-    rows = np.where(used[..., None], rows, 0.0)
-    values, vectors = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
+    return np.where(used[..., None], rows, 0.0), used
+
+
+def _explained(weights: Floats, rows: Floats, used: NDArray[np.bool_]) -> tuple[Floats, Integers]:
+    """Energy of weights [m, classes, embedding] in the span of rows [m, r, embedding], and ranks: both of length m."""
+    gram, cross = rows @ rows.transpose(0, 2, 1), rows @ weights.transpose(0, 2, 1)
+    filled = gram + (~used)[:, None, :] * np.eye(rows.shape[1])
+    if _independent(filled):
+        return np.asarray((cross * np.linalg.solve(filled, cross)).sum(axis=(1, 2))), used.sum(axis=1)
+    values, vectors = np.linalg.eigh(gram)
     kept = values > 1e-12 * values.max(axis=1, initial=1e-300, keepdims=True)
-    scale = np.where(kept, 1 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
-    return kept.sum(axis=1), (vectors * scale[:, None, :]).transpose(0, 2, 1) @ rows
+    scale = np.where(kept, 1 / np.where(kept, values, 1.0), 0.0)
+    return np.asarray((scale[..., None] * np.square(vectors.transpose(0, 2, 1) @ cross)).sum(axis=(1, 2))), kept.sum(
+        axis=1
+    )
+
+
+def _independent(gram: Floats) -> bool:
+    """Whether all Gram matrices [m, r, r] are far from singular, so that there is no need of eigenvalues."""
+    try:
+        pivots = np.square(np.diagonal(np.linalg.cholesky(gram), axis1=1, axis2=2))
+    except np.linalg.LinAlgError:
+        return False
+    return bool((pivots > SINGULAR * np.diagonal(gram, axis1=1, axis2=2)).all())
 
 
 def _weight(setting: Setting, exhibit: Exhibit) -> Floats:

@@ -35,7 +35,7 @@ def decide(
         exhibits: one per silo that opened, in any order.
         defense_name: as in the policy.
         convicted: reason per silo that a check convicted; its exhibit is evidence against nobody.
-        history: earlier judgements, for rules that read them.
+        history: earlier rounds, for rules that read them.
 
     Returns:
         One judgement per exhibit, sorted by silo. Where nobody is retained all weights are 0.

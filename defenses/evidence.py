@@ -20,8 +20,6 @@ from protos.records import Judgement, Score
 from protos.task import MICRO
 
 Integers: TypeAlias = NDArray[np.int64]
-History: TypeAlias = Mapping[str, Sequence[Judgement]]
-"""Earlier judgements per silo, oldest first. No rule of this version reads it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +100,32 @@ class Exhibit:
     prototypes: Integers | None
 
 
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """What an earlier round showed that can be compared with another; folds cannot, their signs differ.
+
+    Attributes:
+        setting: what was public about it.
+        judgements: what was decided in it, sorted by silo.
+        outputs: the exact output layers, int32 or int64[output_size], of the silos that had a weight, sorted by silo.
+    """
+
+    setting: Setting
+    judgements: tuple[Judgement, ...]
+    outputs: Mapping[str, NDArray[np.int32] | Integers]
+
+
+History: TypeAlias = Sequence[Earlier]
+"""Earlier rounds, oldest first: at least the last `defenses.drift.WINDOW` that were decided."""
+
+
+def earlier_of(setting: Setting, exhibits: Sequence[Exhibit], judgements: Sequence[Judgement]) -> Earlier:
+    """A judged round as the past of later ones; exhibits in any order."""
+    weighed = {one.silo for one in judgements if one.weight > 0}
+    outputs = {one.silo: one.output for one in sorted(exhibits, key=lambda one: one.silo) if one.silo in weighed}
+    return Earlier(setting, tuple(judgements), outputs)
+
+
 @dataclass(frozen=True)
 class Scored:
     """One silo's noised count and recorded scores: all that verdict and weight depend on."""
@@ -151,9 +175,19 @@ def scaled(value: float) -> int:
     return max(-MAX_INTEGER, min(MAX_INTEGER, micro(value)))
 
 
+def all_scaled(values: NDArray[np.float64]) -> list[int]:
+    """`scaled` of each number (float64[n])."""
+    return np.clip(np.rint(values * MICRO), -MAX_INTEGER, MAX_INTEGER).astype(np.int64).tolist()  # type: ignore[no-any-return]
+
+
 def fact(name: str, value: float) -> Score:
     """A score without a null law."""
     return Score(name, scaled(value), None)
+
+
+def facts(name: str, values: NDArray[np.float64]) -> list[Score]:
+    """`fact` of each number (float64[n])."""
+    return [Score(name, value, None) for value in all_scaled(values)]
 
 
 def verify_exhibit(setting: Setting, exhibit: Exhibit) -> None:

@@ -25,11 +25,15 @@ def discoveries(evidence_micro: Mapping[str, int], tests: int, fdr_micro: int) -
         tests: how many tests each silo underwent; its p-value is the least of them times `tests` (Bonferroni).
         fdr_micro: the level, scaled.
     """
-    ranked = sorted(evidence_micro.values(), reverse=True)
-    passing = [rank for rank, value in enumerate(ranked, 1) if value >= threshold(rank, len(ranked), tests, fdr_micro)]
-    if not passing:
+    silos = len(evidence_micro)
+    # No rank asks for less than the last one, so whoever does not reach that passes at none.
+    lowest = threshold(silos, silos, tests, fdr_micro) if silos else 0
+    ranked = sorted((value for value in evidence_micro.values() if value >= lowest), reverse=True)
+    ranks = range(len(ranked), 0, -1)
+    passing = next((rank for rank in ranks if ranked[rank - 1] >= threshold(rank, silos, tests, fdr_micro)), None)
+    if passing is None:
         return frozenset()
-    least = ranked[passing[-1] - 1]
+    least = ranked[passing - 1]
     return frozenset(silo for silo, value in evidence_micro.items() if value >= least)
 
 

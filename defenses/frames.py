@@ -18,7 +18,21 @@ from protos.task import MICRO
 WEIGHT = "weight"
 
 
-class Selection(Plain, ABC):
+class Columns(Plain, ABC):
+    """Records columns of numbers, one number per exhibit."""
+
+    @abstractmethod
+    def columns(self, setting: Setting, exhibits: Sequence[Exhibit]) -> Mapping[str, Floats]:
+        """Scores by name, one number per exhibit (float64[n])."""
+
+    def score(
+        self, setting: Setting, exhibits: Sequence[Exhibit], history: History | None = None
+    ) -> tuple[Scored, ...]:
+        """Records the rule's columns."""
+        return recorded(exhibits, self.columns(setting, exhibits) if exhibits else {})
+
+
+class Selection(Columns):
     """Keeps some silos and weighs them by their noised counts, as federated averaging does.
 
     The papers' silos are of equal size, and their kept updates are averaged alike.
@@ -28,18 +42,8 @@ class Selection(Plain, ABC):
     left_out_words = "left out by the rule, without evidence"
 
     @abstractmethod
-    def columns(self, setting: Setting, exhibits: Sequence[Exhibit]) -> Mapping[str, Floats]:
-        """Scores by name, one number per exhibit (float64[n])."""
-
-    @abstractmethod
     def kept(self, scored: Sequence[Scored]) -> frozenset[str]:
         """The silos that stay, from recorded scores; at least one where there is one."""
-
-    def score(
-        self, setting: Setting, exhibits: Sequence[Exhibit], history: History | None = None
-    ) -> tuple[Scored, ...]:
-        """Records the rule's columns."""
-        return recorded(exhibits, self.columns(setting, exhibits) if exhibits else {})
 
     def opine(self, scored: Sequence[Scored], rules: Rules) -> tuple[Opinion, ...]:
         """Excludes whoever is not kept."""
@@ -56,7 +60,7 @@ class Selection(Plain, ABC):
         )
 
 
-class Weighting(Plain, ABC):
+class Weighting(Columns):
     """Gives each silo a factor, recorded as `weight`; a silo with the factor 0 is left out."""
 
     by_count = False
@@ -69,12 +73,6 @@ class Weighting(Plain, ABC):
     def columns(self, setting: Setting, exhibits: Sequence[Exhibit]) -> Mapping[str, Floats]:
         """Scores by name, the factors last."""
         return {WEIGHT: self.factors(setting, exhibits)}
-
-    def score(
-        self, setting: Setting, exhibits: Sequence[Exhibit], history: History | None = None
-    ) -> tuple[Scored, ...]:
-        """Records the rule's columns."""
-        return recorded(exhibits, self.columns(setting, exhibits) if exhibits else {})
 
     def opine(self, scored: Sequence[Scored], rules: Rules) -> tuple[Opinion, ...]:
         """Leaves out whoever has no weight."""

@@ -7,12 +7,14 @@ digits (see `tests/defenses/test_guard.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from defenses.consistency import excess, signal_lengths, unexplained_lengths
-from defenses.evidence import Exhibit, History, Opinion, Rules, Scored, Setting, fact
+from defenses.drift import drifts
+from defenses.evidence import Exhibit, History, Opinion, Rules, Scored, Setting, fact, facts
 from defenses.fdr import discoveries
 from defenses.independence import own_scores
 from defenses.laws import coordinates, law_scores
@@ -36,6 +38,7 @@ RAMPS = {
     "unexplained": Ramp(200_000, 500_000, "{value:.2f} of the clipping bound is explained by no class prototype"),
     "prototype": Ramp(4_000_000, 8_000_000, "its prototypes lie {value:.1f} of its own deviations from the consensus"),
     "agreement": Ramp(4_500_000, 9_000_000, "its prototypes stray as another silo's do, by {value:.1f} deviations"),
+    "drift": Ramp(5_000_000, 10_000_000, "its output layer lies {value:.1f} of its own deviations off its own past"),
 }
 """`signal`, `unexplained`: units of lr*C*steps. `prototype`, `agreement`: standard deviations."""
 
@@ -65,15 +68,19 @@ class Guard(Plain):
             columns["unexplained"] = excess(unexplained_lengths(setting, exhibits, means))
             columns["prototype"] = deviations(setting, means)
             columns["agreement"] = agreements(setting, means)
-        return tuple(
-            Scored(one.silo, one.count, laws + tuple(fact(name, column[place]) for name, column in columns.items()))
-            for place, (one, laws) in enumerate(zip(exhibits, _law_scores(setting, exhibits), strict=True))
-        )
+        doubts = [facts(name, column) for name, column in columns.items()]
+        drifting = drifts(setting, exhibits, history)
+        past = [() if math.isnan(value) else (fact("drift", value),) for value in drifting.tolist()]
+        rows = zip(exhibits, _law_scores(setting, exhibits), zip(*doubts, strict=True), past, strict=True)
+        return tuple(Scored(one.silo, one.count, laws + said + drift) for one, laws, said, drift in rows)
 
     def opine(self, scored: Sequence[Scored], rules: Rules) -> tuple[Opinion, ...]:
         """Excludes by Benjamini-Hochberg over the silos' laws, and states suspicions of the rest."""
-        tests = max((len(_laws(one)) for one in scored), default=0)
-        evidence = {one.silo: max((law.evidence_micro or 0 for law in _laws(one)), default=0) for one in scored}
+        laws = {
+            one.silo: [law.evidence_micro for law in one.scores if law.evidence_micro is not None] for one in scored
+        }
+        tests = max((len(found) for found in laws.values()), default=0)
+        evidence = {silo: max(found, default=0) for silo, found in laws.items()}
         found = discoveries(evidence, tests, rules.fdr_micro) if tests else frozenset()
         return tuple(_opinion(one, one.silo in found) for one in scored)
 
@@ -81,11 +88,11 @@ class Guard(Plain):
 def suspicion_of(scored: Scored) -> tuple[Fraction, str]:
     """The greatest suspicion and the name of its score, in exact arithmetic."""
     doubts = [(Fraction(0), "")]
-    for name, ramp in RAMPS.items():
-        value = scored.value(name)
-        if value is not None:
-            doubt = Fraction(value - ramp.begin, ramp.full - ramp.begin)
-            doubts.append((max(Fraction(0), min(Fraction(1), doubt)), name))
+    for score in scored.scores:
+        ramp = RAMPS.get(score.name)
+        if ramp is not None and score.value_micro > ramp.begin:
+            doubt = Fraction(score.value_micro - ramp.begin, ramp.full - ramp.begin)
+            doubts.append((min(Fraction(1), doubt), score.name))
     return max(doubts, key=lambda doubt: doubt[0])
 
 
@@ -94,10 +101,6 @@ def _law_scores(setting: Setting, exhibits: Sequence[Exhibit]) -> list[tuple[Sco
     seen = coordinates(setting, exhibits)
     norms, own = law_scores(setting, exhibits, seen), own_scores(setting, exhibits, seen)
     return [one + other for one, other in zip(norms, own, strict=True)]
-
-
-def _laws(scored: Scored) -> list[Score]:
-    return [score for score in scored.scores if score.evidence_micro is not None]
 
 
 def _opinion(scored: Scored, excluded: bool) -> Opinion:
@@ -111,7 +114,8 @@ def _opinion(scored: Scored, excluded: bool) -> Opinion:
 
 
 def _breach(scored: Scored) -> str:
-    law = max(_laws(scored), key=lambda score: score.evidence_micro or 0)
+    laws = (score for score in scored.scores if score.evidence_micro is not None)
+    law = max(laws, key=lambda score: score.evidence_micro or 0)
     block, side = law.name.rsplit("-", 1)
     what = WORDS[block]
     measured, limit = (scored.value(block) or 0) / MICRO, law.value_micro / MICRO

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from defenses.evidence import Exhibit, Setting, fact
+from defenses.evidence import Exhibit, Setting, facts
 from defenses.laws import Block, Floats, Laws, coordinates, counts_of, limit_scores, noise_of
 from protos.records import Score
 
@@ -45,8 +45,7 @@ def own_scores(
     noise = noise_of(setting, counts_of(exhibits))
     floors = setting.step * np.sqrt(noise.least * block.size)
     p = np.minimum(1.0, own_p(setting, exhibits, block) * len(exhibits))
-    norms = [fact(block.name, value) for value in block.norm.tolist()]
-    return tuple(zip(norms, limit_scores("own-below", floors, p), strict=True))
+    return tuple(zip(facts(block.name, block.norm), limit_scores("own-below", floors, p), strict=True))
 
 
 def own_p(setting: Setting, exhibits: Sequence[Exhibit], block: Block | None = None) -> Floats:

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from defenses.evidence import Exhibit, Integers, Setting, fact, scaled
+from defenses.evidence import Exhibit, Integers, Setting, all_scaled, facts
 from protos.records import Score
 
 LEVELS = 127
@@ -92,14 +92,14 @@ def coordinates(setting: Setting, exhibits: Sequence[Exhibit]) -> Floats:
     Float64[n, degrees], in quantisation steps; noise of variance v per coordinate of an update has variance v here.
     """
     maps = [_onto(setting, int(length)) for length in np.unique(setting.column_counts)]
-    body = sum(len(matrix) * int(places.sum()) for matrix, places in maps)
-    rows = np.empty((len(exhibits), body + setting.output_size))
+    sizes = [len(matrix) * len(setting.column_counts[columns]) for matrix, columns in maps]
+    ends = np.cumsum(sizes).tolist()
+    rows = np.empty((len(exhibits), sum(sizes) + setting.output_size))
     for row, one in zip(rows, exhibits, strict=True):
-        folds, end = one.folds.astype(np.float64), 0
-        for matrix, places in maps:
-            start, end = end, end + len(matrix) * int(places.sum())
-            np.matmul(matrix, folds if places.all() else folds[:, places], out=row[start:end].reshape(len(matrix), -1))
-        row[body:] = one.output
+        folds = one.folds.astype(np.float64)
+        for (matrix, columns), size, end in zip(maps, sizes, ends, strict=True):
+            np.matmul(matrix, folds[:, columns], out=row[end - size : end].reshape(len(matrix), -1))
+        row[sum(sizes) :] = one.output
     return rows
 
 
@@ -111,7 +111,7 @@ def blocks_of(setting: Setting, exhibits: Sequence[Exhibit], seen: Floats | None
     rows = coordinates(setting, exhibits) if seen is None else seen
     degrees = rows.shape[1] - setting.output_size
     energy, exact = (np.einsum("nd,nd->n", part, part) for part in (rows[:, :degrees], rows[:, degrees:]))
-    squares = np.array([float(np.square(one.folds.astype(np.float64)).sum()) for one in exhibits])
+    squares = np.array([_energy(one.folds) for one in exhibits])
     body = Block("body", energy, degrees, setting.step * np.sqrt(squares / setting.folds), setting.body_size, True)
     if not setting.output_size:
         return (body,)
@@ -138,7 +138,7 @@ def law_scores(
         floors = setting.step * np.sqrt(noise.least * block.size)
         bounds = np.hypot(setting.step * np.sqrt(noise.most * block.size), setting.signal_bound)
         columns += [
-            [fact(block.name, value) for value in block.norm.tolist()],
+            facts(block.name, block.norm),
             limit_scores(f"{block.name}-below", floors, laws.below(block)),
             limit_scores(f"{block.name}-above", bounds, laws.above(block)),
         ]
@@ -164,12 +164,13 @@ def counts_of(exhibits: Sequence[Exhibit]) -> Integers:
 
 def evidence_of(p: Floats) -> list[int]:
     """`-log10 p` scaled and rounded down, towards not excluding."""
-    return [max(0, math.floor(value)) for value in (-1e6 * np.log10(np.minimum(1.0, p + SMALLEST_P))).tolist()]
+    logarithms = np.floor(-1e6 * np.log10(np.minimum(1.0, p + SMALLEST_P)))
+    return np.maximum(logarithms, 0.0).astype(np.int64).tolist()  # type: ignore[no-any-return]
 
 
 def limit_scores(name: str, limits: Floats, p: Floats) -> list[Score]:
     """Limits with the evidence of their breach, a score of each silo."""
-    return [Score(name, scaled(limit), found) for limit, found in zip(limits.tolist(), evidence_of(p), strict=True)]
+    return [Score(name, limit, found) for limit, found in zip(all_scaled(limits), evidence_of(p), strict=True)]
 
 
 class Laws:
@@ -180,8 +181,6 @@ class Laws:
         self._known = np.flatnonzero(noise_of(setting, counts).gaussian >= COVERED)
         self._counts = counts[self._known]
         self._noise = noise_of(setting, self._counts)
-        self._edges, self._masses = _batches(setting, self._counts, setting.steps)
-        self._earlier = _batches(setting, self._counts, setting.steps - 1) if setting.steps > 1 else None
 
     def below(self, block: Block) -> Floats:
         """p-values of energies as low as these (float64[n])."""
@@ -198,25 +197,36 @@ class Laws:
 
     def _below(self, energy: Floats, degrees: int) -> Floats:
         statistic = energy / self._noise.least
-        if self._earlier is None:
+        if self._setting.steps == 1:
             return np.asarray(special.chdtr(degrees, statistic), dtype=np.float64)
-        edges, masses = self._earlier
-        later = _signals(self._setting, self._counts, self._noise.least, edges)
+        p = np.asarray(special.chdtr(degrees, energy / self._noise.last_step), dtype=np.float64)
+        edges = _Batches(self._setting, self._counts, self._setting.steps - 1).edges
+        later = np.sqrt(_signals(self._setting, self._counts, self._noise.least, edges[:, :1]))[:, 0]
+        # The triangle's bound is at least its value at the lowest edge; mostly that decides which bound is less.
+        asked = np.flatnonzero(special.chdtr(degrees, np.square(np.sqrt(statistic) + later)) < p)
+        if asked.size:
+            p[asked] = np.minimum(p[asked], self._triangle(asked, statistic[asked], degrees))
+        return p
+
+    def _triangle(self, silos: Integers, statistic: Floats, degrees: int) -> Floats:
+        batches = _Batches(self._setting, self._counts[silos], self._setting.steps - 1)
+        later = _signals(self._setting, self._counts[silos], self._noise.least[silos], batches.edges)
+        tails = special.chdtr(degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
         # The last mass is that of batches beyond every edge, for which nothing is claimed.
-        triangle = special.chdtr(degrees, np.square(np.sqrt(statistic)[:, None] + np.sqrt(later)))
-        worst = (masses[:, :-1] * triangle).sum(axis=1) + masses[:, -1]
-        last = special.chdtr(degrees, energy / self._noise.last_step)
-        return np.asarray(np.minimum(worst, last), dtype=np.float64)
+        masses = batches.masses
+        return np.asarray((masses[:, :-1] * tails).sum(axis=1) + masses[:, -1], dtype=np.float64)
 
     def _above(self, energy: Floats, degrees: int, sketched: bool) -> Floats:
-        signals = _signals(self._setting, self._counts, self._noise.most, self._edges)
         shares, parts = _caught(self._setting) if sketched else (np.ones(1), np.ones(1))
-        p = np.ones(len(energy))
-        statistics = energy / self._noise.most
-        # At or below the mean of pure noise every tail is 1. One silo at a time: its table fits the processor's cache.
-        for silo in np.flatnonzero(statistics > degrees):
+        p, statistics = np.ones(len(energy)), energy / self._noise.most
+        edges = _Batches(self._setting, self._counts, self._setting.steps).edges
+        signals = _signals(self._setting, self._counts, self._noise.most, edges)
+        # Up to the mean for the least signal every tail is 1.
+        asked = np.flatnonzero(statistics > degrees + shares[0] * signals[:, 0])
+        batches = _Batches(self._setting, self._counts[asked], self._setting.steps)
+        # One silo at a time: its table fits the processor's cache.
+        for silo, masses in zip(asked, batches.masses if asked.size else (), strict=True):
             tails = chernoff(float(statistics[silo]), degrees, np.outer(shares, signals[silo]))
-            masses = self._masses[silo]
             p[silo] = min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
         return p
 
@@ -226,26 +236,38 @@ def chernoff(statistic: float, degrees: int, noncentral: Floats) -> Floats:
 
     `E exp(sX) = exp(s*nc/(1-2s)) * (1-2s)^(-k/2)`; with `u = 1-2s` the best exponent solves `t u² - k u - nc = 0`.
     """
-    if statistic <= 0:
-        return np.ones_like(noncentral)
-    root = (degrees + np.sqrt(degrees**2 + 4 * statistic * noncentral)) / (2 * statistic)
-    u = np.minimum(root, 1.0)
-    exponent = (1 - u) / 2 * (noncentral / u - statistic) - degrees / 2 * np.log(u)
-    return np.asarray(np.exp(np.minimum(exponent, 0.0)), dtype=np.float64)
+    found = np.ones_like(noncentral)
+    beyond = noncentral < statistic - degrees
+    extra = noncentral[beyond]
+    u = (degrees + np.sqrt(degrees**2 + 4 * statistic * extra)) / (2 * statistic)
+    exponent = (1 - u) / 2 * (extra / u - statistic) - degrees / 2 * np.log(u)
+    found[beyond] = np.exp(np.minimum(exponent, 0.0))
+    return found
 
 
-def _batches(setting: Setting, counts: Integers, steps: int) -> tuple[Floats, Floats]:
-    """Edges of the number of records in `steps` batches, and masses: up to edge 0, between edges, beyond the last.
+class _Batches:
+    """The number of records in `steps` batches of each silo: edges, and masses, which take most of the time.
 
-    Float64[n, 61] and [n, 62], a row for each silo. An edge that rounding repeats has no mass.
+    `edges` float64[n, 61]; an edge that rounding repeats has no mass.
     """
-    trials = np.ceil(counts + COUNT_QUANTILE * setting.count_noise)[:, None] * steps
-    rate = min(1.0, setting.sample_rate)
-    spread = np.sqrt(trials * rate * (1 - rate))
-    edges = np.clip(np.ceil(trials * rate + np.linspace(-1, 9, 61) * spread), 0, trials)
-    tails = stats.binom.sf(edges, trials, rate)
-    whole, nothing = np.ones((len(trials), 1)), np.zeros((len(trials), 1))
-    return edges, -np.diff(np.concatenate([whole, tails, nothing], axis=1), axis=1)
+
+    def __init__(self, setting: Setting, counts: Integers, steps: int) -> None:
+        self._trials = np.ceil(counts + COUNT_QUANTILE * setting.count_noise)[:, None] * steps
+        self._rate = min(1.0, setting.sample_rate)
+        mean, spread = self._trials * self._rate, np.sqrt(self._trials * self._rate * (1 - self._rate))
+        self.edges = np.clip(np.ceil(mean + np.linspace(-1, 9, 61) * spread), 0, self._trials)
+
+    @property
+    def masses(self) -> Floats:
+        """Up to edge 0, between edges, beyond the last: float64[n, 62]."""
+        tails = stats.binom.sf(self.edges, self._trials, self._rate)
+        whole, nothing = np.ones((len(tails), 1)), np.zeros((len(tails), 1))
+        return -np.diff(np.concatenate([whole, tails, nothing], axis=1), axis=1)
+
+
+def _energy(values: Integers) -> float:
+    whole = values.ravel().astype(np.float64)
+    return float(whole @ whole)
 
 
 def _signals(setting: Setting, counts: Integers, variances: Floats, records: Floats) -> Floats:
@@ -262,13 +284,17 @@ def _caught(setting: Setting) -> tuple[Floats, Floats]:
     return shares, np.diff(stats.beta.cdf(np.concatenate([[0.0], shares]), folds / 2, (chunks - folds) / 2))
 
 
-def _onto(setting: Setting, length: int) -> tuple[Floats, NDArray[np.bool_]]:
+def _onto(setting: Setting, length: int) -> tuple[Floats, slice | Integers]:
     """Matrix [rank, F] whose rows map a column of that many chunks to unit normals, and which columns those are."""
+    columns = np.flatnonzero(setting.column_counts == length)
+    # Columns of one length mostly lie together, and a slice is not copied.
+    together = slice(int(columns[0]), int(columns[-1]) + 1)
+    places = together if together.stop - together.start == len(columns) else columns
     signs = setting.signs[:, :length].astype(np.float64)
     values, vectors = np.linalg.eigh(signs @ signs.T)
     # Repeated or opposite sign rows make the Gram matrix singular; eigenvalues of ±1 rows are never this small.
     kept = values > 1e-6 * setting.chunks
-    return vectors[:, kept].T / np.sqrt(values[kept, None]), setting.column_counts == length
+    return vectors[:, kept].T / np.sqrt(values[kept, None]), places
 
 
 def _rounding(gaussian: Floats) -> tuple[Floats, Floats]:

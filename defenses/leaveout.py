@@ -7,6 +7,8 @@ are those of one sorting and of the medians asked for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,11 +32,11 @@ class Ranking:
         self._total = self._weights.sum(axis=0)
         columns = np.ascontiguousarray(values.transpose(1, 2, 0))
         order = np.argsort(columns, axis=2)
-        self._ranked = np.take_along_axis(columns, order, axis=2)
+        self._ranked = np.sort(columns, axis=2)
         spread = np.broadcast_to(self._weights.T[:, None], columns.shape)
         self._heaped = np.cumsum(np.take_along_axis(spread, order, axis=2), axis=2)
-        self._ranks = np.empty(columns.shape, dtype=np.int64)
-        np.put_along_axis(self._ranks, order, np.arange(len(values))[None, None], axis=2)
+        self._ranks = np.empty(columns.shape, dtype=np.int32)
+        np.put_along_axis(self._ranks, order, np.arange(len(values), dtype=np.int32)[None, None], axis=2)
 
     def medians(self, without: Integers) -> Floats:
         """Midpoint of lower and upper weighted median over the silos that are left; 0 where nobody has a say.
@@ -45,51 +47,55 @@ class Ranking:
         Returns:
             float64[m, classes, embedding].
         """
-        classes, embedding, _ = self._ranked.shape
-        found = np.zeros((classes, embedding, len(without)))
-        for label in range(classes):
-            removed = self._weights[without, label]
-            left = self._total[label] - removed.sum(axis=1)
-            asked = np.flatnonzero(left > 0)
-            if asked.size:
-                found[label][:, asked] = self._medians(label, without[asked], removed[asked], left[asked])
-        return found.transpose(2, 0, 1)
+        removed = self._weights[without].transpose(2, 0, 1)
+        left = self._total[:, None] - removed.sum(axis=2)
+        lower, met = self._reached(without, removed, (left + 1) // 2)
+        values = np.take_along_axis(self._ranked, lower, axis=2)
+        # Where half of what is left is met to the unit, the median lies midway to the next value.
+        if (met & (left % 2 == 0)[:, None]).any():
+            upper, _ = self._reached(without, removed, np.where(left > 0, left // 2 + 1, 0))
+            values = (values + np.take_along_axis(self._ranked, upper, axis=2)) / 2
+        return np.where(left[:, None] > 0, values, 0.0).transpose(2, 0, 1)
 
-    def _medians(self, label: int, without: Integers, removed: Integers, left: Integers) -> Floats:
-        ranks = self._ranks[label][:, without]
-        weights = np.broadcast_to(removed, ranks.shape)
-        if without.shape[1] == 2:
-            swapped = (ranks[..., 0] > ranks[..., 1])[..., None]
-            ranks, weights = np.where(swapped, ranks[..., ::-1], ranks), np.where(swapped, weights[..., ::-1], weights)
-        lower = self._reached(label, ranks, weights, (left + 1) // 2)
-        values = np.take_along_axis(self._ranked[label], lower, axis=1)
-        tied = np.flatnonzero(left % 2 == 0)
-        if tied.size:
-            upper = self._reached(label, ranks[:, tied], weights[:, tied], left[tied] // 2 + 1)
-            values[:, tied] = (values[:, tied] + np.take_along_axis(self._ranked[label], upper, axis=1)) / 2
-        return values
+    def _reached(
+        self, without: Integers, removed: Integers, wanted: Integers
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """First rank at which what is left heaps up to `wanted` [classes, m], and whether to the unit.
 
-    def _reached(self, label: int, ranks: Integers, weights: Integers, wanted: Integers) -> Integers:
-        """First rank at which what is left heaps up to `wanted` [m]; int64[embedding, m]. Left out ranks in order."""
-        heaped = self._heaped[label]
-        most = int((wanted + weights.sum(axis=2).max(axis=0)).max())
+        Both [classes, embedding, m]; `removed` are the weights left out, int64[classes, m, k].
+        """
         # Between these ranks lies every answer, so only they are compared.
-        first, last = ((heaped < bound).sum(axis=1) for bound in (int(wanted.min()), most))
-        window = np.minimum(first[:, None] + np.arange(int((last - first).max())), heaped.shape[1] - 1)
-        edges = np.take_along_axis(heaped, window, axis=1)
-        found = _place(edges, first, np.broadcast_to(wanted, ranks.shape[:2]))
-        for column in range(ranks.shape[2]):
+        bounds = wanted.min(axis=1), (wanted + removed.sum(axis=2)).max(axis=1)
+        first, last = ((self._heaped < bound[:, None, None]).sum(axis=2) for bound in bounds)
+        window = first[..., None] + np.arange(int((last - first).max()) + 1)
+        window = np.minimum(window, self._heaped.shape[2] - 1)
+        edges = np.take_along_axis(self._heaped, window, axis=2)
+        asked, start = wanted[:, None], first[..., None].astype(np.int32)
+        found = _below(edges, asked)
+        for ranks, weights in self._in_order(without, removed):
             # Whoever is left out at or below the rank takes its weight out of the heap.
-            wanted = wanted + np.where(ranks[..., column] <= found, weights[..., column], 0)
-            found = _place(edges, first, wanted)
-        return found
+            asked = asked + weights * (ranks <= found + start)
+            found = _below(edges, asked)
+        met = np.any([edge[..., None] == asked for edge in np.moveaxis(edges, 2, 0)], axis=0)
+        return found + start, met
+
+    def _in_order(self, without: Integers, removed: Integers) -> Iterator[tuple[NDArray[np.int32], Integers]]:
+        """Ranks [classes, embedding, m] and weights of whoever is left out, those of lower rank first."""
+        ranks = [self._ranks[:, :, column] for column in without.T]
+        weights = [removed[:, None, :, column] for column in range(len(ranks))]
+        if len(ranks) < 2:
+            yield from zip(ranks, weights, strict=True)
+            return
+        swapped = ranks[0] > ranks[1]
+        yield np.minimum(*ranks), np.where(swapped, *weights[::-1])
+        yield np.maximum(*ranks), np.where(swapped, *weights)
 
 
-def _place(edges: Integers, first: Integers, wanted: Integers) -> Integers:
-    """`first` plus how many edges [embedding, window] lie below what is wanted [embedding, m]."""
-    found = np.repeat(first[:, None], wanted.shape[1], axis=1)
-    for edge in edges.T:
-        found += edge[:, None] < wanted
+def _below(edges: Integers, wanted: Integers) -> NDArray[np.int32]:
+    """How many edges [classes, embedding, window] lie below what is wanted [classes, embedding or 1, m]."""
+    found = np.zeros((*edges.shape[:2], wanted.shape[2]), dtype=np.int32)
+    for edge in np.moveaxis(edges, 2, 0):
+        found += edge[..., None] < wanted
     return found
 
 

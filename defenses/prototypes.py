@@ -188,7 +188,7 @@ def _between(means: Means, without: Integers, centre: Floats, enough: NDArray[np
     """Between-silo variance per coordinate: median over the other silos of their excess over their own."""
     embedding = means.values.shape[2]
     # Products of numbers about a common point lose fewer digits.
-    origin = means.ranking.medians(np.empty((1, 0), dtype=np.int64))[0]
+    origin = centre[0]
     values = np.where(means.known[..., None], means.values - origin, 0.0)
     own = np.where(means.known, np.square(values).mean(axis=2) - means.variances, 0.0)
     found = np.zeros(len(without))

@@ -9,6 +9,8 @@ remainder, ties by name.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -97,23 +99,34 @@ def _suspect(shares: Shares, doubts: Shares, least: Fraction, greatest: Fraction
 
 def _fill(shares: Shares, ceilings: Shares, least: Fraction, total: int) -> Shares:
     """Water-filling: the one scale at which the shares, clamped to [least, ceiling], sum to `total`."""
+    # In whole numbers, with one denominator for all shares and one for all bounds: fractions take most of the time.
+    unit = math.lcm(least.denominator, *(ceiling.denominator for ceiling in ceilings.values()))
+    parts = math.lcm(*(share.denominator for share in shares.values()))
+    floor, wanted = _times(least, unit), total * unit
+    pairs = [(_times(share, parts), _times(ceilings[name], unit)) for name, share in shares.items()]
 
-    def at(scale: Fraction) -> Shares:
-        return {name: min(max(scale * share, least), ceilings[name]) for name, share in shares.items()}
+    def at(kink: Fraction) -> list[int]:
+        """What silos get at a scale, as multiples of one part of `unit * kink.denominator`."""
+        scale, rest = kink.numerator, kink.denominator
+        return [min(max(scale * share, rest * floor), rest * ceiling) for share, ceiling in pairs]
 
-    kinks = sorted({bound / share for name, share in shares.items() for bound in (least, ceilings[name])})
-    low, high = 0, len(kinks) - 1
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if sum(at(kinks[middle]).values()) >= total else (middle + 1, high)
-    upper = at(kinks[low])
-    excess = sum(upper.values()) - total
-    if low == 0 or excess == 0:
-        return upper
+    # Fractions are compared only where their floats are equal; a quotient of integers is rounded rightly.
+    bounded = {(bound, share) for share, ceiling in pairs for bound in (floor, ceiling)}
+    kinks = [kink for _, kink in sorted((bound / share, Fraction(bound, share)) for bound, share in bounded)]
+    place = bisect_left(kinks, True, key=lambda kink: sum(at(kink)) >= wanted * kink.denominator)
+    upper = [Fraction(value, kinks[place].denominator * unit) for value in at(kinks[place])]
+    surplus = sum(at(kinks[place])) - wanted * kinks[place].denominator
+    if surplus == 0 or place == 0:
+        return dict(zip(shares, upper, strict=True))
     # Between two kinks the sum is linear in the scale.
-    lower = at(kinks[low - 1])
-    part = Fraction(excess) / (sum(upper.values()) - sum(lower.values()))
-    return {name: upper[name] - part * (upper[name] - lower[name]) for name in shares}
+    lower = [Fraction(value, kinks[place - 1].denominator * unit) for value in at(kinks[place - 1])]
+    part = Fraction(surplus, kinks[place].denominator * unit) / (sum(upper) - sum(lower))
+    return {name: high - part * (high - low) for name, low, high in zip(shares, lower, upper, strict=True)}
+
+
+def _times(value: Fraction, unit: int) -> int:
+    """`value * unit`, which is a whole number."""
+    return value.numerator * (unit // value.denominator)
 
 
 def _round(ideal: Shares, total: int) -> dict[str, int]:

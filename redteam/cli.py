@@ -9,23 +9,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
+from protos.program import OK, REFUSED, UNUSABLE, Program
 from redteam.errors import RedTeamError, SweepFailed
 
 if TYPE_CHECKING:
     from redteam.sweep import Runner, Sweep
     from redteam.tables import Entry
 
-OK, FAILED, UNUSABLE = 0, 1, 2
-_INTERRUPTED = 130
 DATA = Path("../shared/data")
-
-_EPILOG = """exit codes:
-  0  done
-  1  a cell of a sweep failed; the others are kept
-  2  wrong usage, a scenario that cannot be, or data that are absent
-"""
 
 
 def main() -> None:
@@ -35,60 +28,50 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code; errors go to stderr in one line."""
+    return _PROGRAM.run(_parser(), arguments)
+
+
+def _code_of(error: Exception) -> int | None:
     from silo.errors import SiloError
 
-    try:
-        options = _parser().parse_args(arguments)
-        code: int = options.command(options)
-        sys.stdout.flush()
-    except (RedTeamError, SiloError) as error:
-        return _fail(error, FAILED if isinstance(error, SweepFailed) else UNUSABLE)
-    except OSError as error:
-        return _fail(f"{error.filename or 'a file'}: {error.strerror or error}", UNUSABLE)
-    except KeyboardInterrupt:
-        return _fail("interrupted; finished cells are kept, run it again to go on", _INTERRUPTED)
-    return code
+    if isinstance(error, SweepFailed):
+        return REFUSED
+    return UNUSABLE if isinstance(error, RedTeamError | SiloError | OSError) else None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"concordat-redteam: error: {message}; see {self.prog} --help\n")
-        sys.exit(UNUSABLE)
+_PROGRAM = Program(
+    "concordat-redteam",
+    "Run attacks against defences in a simulated federation, and make tables of what came of it.",
+    """exit codes:
+  0  done
+  1  a cell of a sweep failed; the others are kept
+  2  wrong usage, a scenario that cannot be, or data that are absent
+""",
+    _code_of,
+    interrupted="interrupted; finished cells are kept, run it again to go on",
+)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="concordat-redteam",
-        description="Run attacks against defences in a simulated federation, and make tables of what came of it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    one = _command(commands, "run", _run, "run one scenario and print its row")
+    parser = _PROGRAM.parser()
+    commands = _PROGRAM.commands(parser)
+    one = _PROGRAM.command(commands, "run", _run, "run one scenario and print its row")
     one.add_argument("scenario", type=Path, metavar="SCENARIO.toml")
     _add_data(one)
     one.add_argument("--out", type=Path, metavar="FILE", help="write the whole row as JSON")
-    many = _command(commands, "sweep", _sweep, "run the cells of sweeps that are not there yet")
+    many = _PROGRAM.command(commands, "sweep", _sweep, "run the cells of sweeps that are not there yet")
     _add_sweeps(many)
     _add_data(many)
     many.add_argument("--workers", type=_positive, default=None, metavar="N", help="processes (default: all cores)")
     many.add_argument("--ray", metavar="ADDRESS", help="use a Ray cluster instead; `local` starts one here")
-    table = _command(commands, "table", _table, "make tables of the cells of sweeps")
+    table = _PROGRAM.command(commands, "table", _table, "make tables of the cells of sweeps")
     _add_sweeps(table)
     table.add_argument("--csv", type=Path, metavar="DIR", help="write a CSV for each table, and sweeps.md")
     table.add_argument("--json", type=Path, metavar="FILE", help="write rows of goal and measured as JSON")
-    plot = _command(commands, "plot", _plot, "draw a metric of sweeps as SVG")
+    plot = _PROGRAM.command(commands, "plot", _plot, "draw a metric of sweeps as SVG")
     _add_sweeps(plot)
     plot.add_argument("--metric", default="success", help="a metric within 0 and 1 (default: success)")
     plot.add_argument("--svg", type=Path, required=True, metavar="DIR", help="where to write one SVG for each table")
-    return parser
-
-
-def _command(commands: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(command=function)
     return parser
 
 
@@ -136,7 +119,7 @@ def _sweep(options: argparse.Namespace) -> int:
         failed |= tally.failed
     for label, reason in failed.items():
         sys.stderr.write(f"concordat-redteam: {label}: {reason}\n")
-    return FAILED if failed else OK
+    return REFUSED if failed else OK
 
 
 def _runner(options: argparse.Namespace) -> Runner:
@@ -201,11 +184,6 @@ def _plot(options: argparse.Namespace) -> int:
     for sweep, entries in _entries(options):
         (options.svg / file_name(f"{sweep.table}-{options.metric}", "svg")).write_text(plot(entries, options.metric))
     return OK
-
-
-def _fail(error: object, code: int) -> int:
-    sys.stderr.write(f"concordat-redteam: error: {error}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -7,29 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from audit.faults import is_ours
+from protos.program import REFUSED, UNUSABLE, Program, say
 from silo.errors import BadData, BadExtractor, BadTask, SiloError
 from silo.link import BadInvitation, BadSiloDirectory
 
 if TYPE_CHECKING:
     from silo.runner import Work
     from silo.session import Progress, Session
-
-OK, REFUSED, UNUSABLE = 0, 1, 2
-_INTERRUPTED = 130
-_PROGRAM = "concordat-silo"
-
-_EPILOG = """exit codes:
-  0  done
-  1  refused or failed; one line on stderr says what to do
-  2  wrong usage, or input that cannot be read
-"""
 
 
 class _Usage(Exception):
@@ -43,40 +34,30 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and give its exit code; errors go to stderr in one line."""
-    options = _parser().parse_args(arguments)
-    try:
-        options.command(options)
-        sys.stdout.flush()
-    except (_Usage, BadData, BadExtractor, BadTask, BadSiloDirectory, BadInvitation) as error:
-        return _fail(error, UNUSABLE)
-    except SiloError as error:
-        return _fail(error, REFUSED)
-    except BrokenPipeError:
-        # The reader has gone; what is still buffered must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        return _fail("interrupted", _INTERRUPTED)
-    except Exception as error:
-        if _is_ours(error):
-            return _fail(error, REFUSED)
-        raise
-    return OK
+    return _PROGRAM.run(_parser(), arguments)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{_PROGRAM}: error: {message}; see {self.prog} --help\n")
-        sys.exit(UNUSABLE)
+def _code_of(error: Exception) -> int | None:
+    if isinstance(error, _Usage | BadData | BadExtractor | BadTask | BadSiloDirectory | BadInvitation):
+        return UNUSABLE
+    return REFUSED if isinstance(error, SiloError) or is_ours(error) else None
+
+
+_PROGRAM = Program(
+    "concordat-silo",
+    "Enrol in a federation, train on data that stay here, and see what left the building.",
+    """exit codes:
+  0  done
+  1  refused or failed; one line on stderr says what to do
+  2  wrong usage, or input that cannot be read
+""",
+    _code_of,
+)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=_PROGRAM,
-        description="Enrol in a federation, train on data that stay here, and see what left the building.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser = _PROGRAM.parser()
+    commands = _PROGRAM.commands(parser)
     init = _add(commands, "init", _init, "make keys here and enrol with an invitation")
     init.add_argument("--token", required=True, help="the line that the coordinator's `invite` printed; - reads stdin")
     init.add_argument(
@@ -100,17 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, command: Callable[[argparse.Namespace], None], text: str) -> Any:
-    parser = commands.add_parser(
-        name, help=text, description=text, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.set_defaults(command=command)
+def _command(
+    commands: Any, name: str, command: Callable[[argparse.Namespace], None], text: str
+) -> argparse.ArgumentParser:
+    parser = _PROGRAM.command(commands, name, command, text)
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     return parser
 
 
 def _add(commands: Any, name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _command(commands, name, command, text)
+    parser = _command(commands, name, command, text)
     parser.add_argument("directory", type=Path, metavar="DIR", help="the silo's directory")
     return parser
 
@@ -133,7 +113,7 @@ def _add_run(commands: Any) -> None:
 
 def _add_task(commands: Any) -> None:
     task = commands.add_parser("task", help="describe what is trained", description="describe what is trained")
-    tasks = task.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    tasks = _PROGRAM.commands(task)
     pack = _command(tasks, "pack", _pack, "make a task and its first model from a description")
     pack.add_argument("spec", type=Path, metavar="SPEC.toml")
     pack.add_argument("out", type=Path, metavar="OUT", help="directory for task.json, model.f32 and root.bin")
@@ -165,7 +145,7 @@ def _init(options: argparse.Namespace) -> None:
     enrolled = enrol(options.directory, invitation, options.address)
     identity = load_identity(options.directory)
     facts = {"name": enrolled.name, "federation": enrolled.federation, "fingerprint": identity.fingerprint}
-    _print(options, facts, f"Enrolled {enrolled.name} in {enrolled.federation}. Fingerprint: {identity.fingerprint}")
+    say(options, facts, f"Enrolled {enrolled.name} in {enrolled.federation}. Fingerprint: {identity.fingerprint}")
 
 
 def _approve(options: argparse.Namespace) -> None:
@@ -186,7 +166,7 @@ def _approve(options: argparse.Namespace) -> None:
     except ValueError as error:
         raise _Usage(f"no roster: {error}") from error
     together = approve(options.directory, chosen)
-    _print(options, {"approved": together}, f"Approved: {', '.join(sorted(together))}")
+    say(options, {"approved": together}, f"Approved: {', '.join(sorted(together))}")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -251,7 +231,7 @@ def _status(options: argparse.Namespace) -> None:
     if options.sent:
         facts["sent"] = overview.sent(options.directory)
         lines += ["", "What left the building:", *(_sent_line(entry) for entry in facts["sent"])]
-    _print(options, facts, "\n".join(lines))
+    say(options, facts, "\n".join(lines))
 
 
 def _sent_line(entry: dict[str, Any]) -> str:
@@ -264,7 +244,7 @@ def _export(options: argparse.Namespace) -> None:
 
     facts = export(options.directory, options.out, options.unsearched)
     note = "" if facts["finished"] else f" Training is not done: this is the model of round {facts['round']}."
-    _print(options, facts, f"Wrote {facts['path']} (model {facts['model'][:16]}).{note}")
+    say(options, facts, f"Wrote {facts['path']} (model {facts['model'][:16]}).{note}")
 
 
 def _resume(options: argparse.Namespace) -> None:
@@ -278,7 +258,7 @@ def _resume(options: argparse.Namespace) -> None:
         session.resume()
         session.close()
     link.close()
-    _print(options, {"resumed": True}, "The halt is cleared: start `run` again.")
+    say(options, {"resumed": True}, "The halt is cleared: start `run` again.")
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -311,7 +291,7 @@ def _pack(options: argparse.Namespace) -> None:
     facts |= {"search": task.search is not None}
     search = "" if task.search else " Without --root nobody will search the model for triggers."
     text = f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}."
-    _print(options, facts, text + search)
+    say(options, facts, text + search)
 
 
 def _features(options: argparse.Namespace) -> None:
@@ -320,7 +300,7 @@ def _features(options: argparse.Namespace) -> None:
     extractor = fit_file(options.images, options.out, options.keep, options.groups, options.whiten)
     facts = {"features": extractor.digest, "outputs": extractor.outputs}
     note = f'Wrote {options.out}: put features = "{extractor.digest}" and {extractor.outputs} inputs into the model.'
-    _print(options, facts, note)
+    say(options, facts, note)
 
 
 def _confirm(question: str) -> None:
@@ -334,23 +314,6 @@ def _shown(value: Any) -> str:
     if value is None or value == []:
         return "-"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _print(options: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
-    print(json.dumps(facts, sort_keys=True) if options.json else text)
-
-
-def _is_ours(error: Exception) -> bool:
-    from audit.errors import AuditError
-    from crypto.errors import CryptoError
-    from protos.errors import ProtocolError
-
-    return isinstance(error, AuditError | CryptoError | ProtocolError)
-
-
-def _fail(error: object, code: int) -> int:
-    sys.stderr.write(f"{_PROGRAM}: error: {' '.join(str(error).split())}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Every defence of the registry judges rounds of n honest silos: MNIST's network of 101,770 parameters in four folds, with
 output layer and prototypes. Times are processor seconds of one `decide`, the fastest of several (a busy machine
 disturbs them least); memory is the peak above what the exhibits hold. FLAME stands beside them twice: its filter on
-sketches, as in the registry, and whole, on updates in plaintext, which is what its authors describe. Bytes are what a
-silo sends for the coordinator to read; all rules read the same.
+sketches, as in the registry, and whole, on updates in plaintext, which is what its authors describe. The Guard
+stands there twice too: in the first round, and with all the past that it reads. Bytes are what a silo sends for the
+coordinator to read; all rules read the same.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ from rich.table import Table
 from crypto.packing import Packing
 from defenses import registry
 from defenses.decide import decide
+from defenses.drift import WINDOW
 from defenses.errors import DefenseError
-from defenses.evidence import Exhibit, Setting
+from defenses.evidence import Earlier, Exhibit, Setting
 from defenses.laws import noise_of
 from defenses.mixing import flame
+from protos.records import Judgement
 from protos.task import PROTOTYPE_GRID, Layout, TensorSpec
 
 OUT = Path("build/bench/defenses.json")
 SILOS = (10, 100, 1000)
 REFERENCE, WHOLE = "flame-filter", "flame (plaintext, whole)"
+WITH_PAST = "guard, with a past"
 GOAL_RATIO, GOAL_SECONDS = 2.0, 10.0
 EMBEDDING, CLASSES, INPUTS, FOLDS = 128, 10, 784, 4
 
@@ -69,13 +73,26 @@ def a_round(silos: int, seed: int = 1) -> tuple[Setting, list[Exhibit]]:
     return setting, [_exhibit(setting, f"silo{place:04d}", centres, rng) for place in range(silos)]
 
 
-def measure(name: str, silos: int, repetitions: int) -> tuple[list[float], float, str]:
-    """Processor seconds of each repetition, peak megabytes, and why the rule refused, if it did."""
+def a_past(setting: Setting, exhibits: Sequence[Exhibit], rounds: int, seed: int = 3) -> list[Earlier]:
+    """Earlier rounds in which every silo was retained, with output layers of noise."""
+    rng = np.random.default_rng(seed)
+    judgements = tuple(Judgement(one.silo, one.count, (), "retained", "", 1) for one in exhibits)
+    return [
+        Earlier(setting, judgements, {one.silo: rng.permutation(one.output) for one in exhibits}) for _ in range(rounds)
+    ]
+
+
+def measure(name: str, silos: int, repetitions: int, rounds: int = 0) -> tuple[list[float], float, str]:
+    """Processor seconds of each repetition, peak megabytes, and why the rule refused, if it did.
+
+    `rounds` is how many earlier rounds the rule may remember.
+    """
     setting, exhibits = a_round(silos)
     # Integer weights need W at least some times n; the policy's 1,024 do not go round among a thousand silos.
     setting = replace(setting, total_weight=1024 * max(1, silos // 50))
     try:
-        return (*timed(lambda: decide(setting, exhibits, name, {}), repetitions), "")
+        past = a_past(setting, exhibits, rounds)
+        return (*timed(lambda: decide(setting, exhibits, name, {}, past), repetitions), "")
     except DefenseError as error:
         return [], 0.0, str(error)[:120]
 
@@ -104,6 +121,7 @@ def measured(silos: Sequence[int], repetitions: int) -> list[Row]:
         whole, memory = timed(lambda u=updates, n=number, r=rng: flame(u, np.ones(n), r), repetitions)  # type: ignore[misc]
         del updates
         found = {name: measure(name, number, repetitions) for name in registry.names()}
+        found[WITH_PAST] = measure("guard", number, repetitions, WINDOW)
         by_filter = min(found[REFERENCE][0])
         for name, (seconds, peak, note) in [*found.items(), (WHOLE, (whole, memory, "reads updates in plaintext"))]:
             size = 4 * _layout().size if name == WHOLE else sent

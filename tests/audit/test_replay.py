@@ -39,6 +39,7 @@ from tests.integration.bench import bench, outcomes
 from tests.integration.federation import SILOS
 from tests.integration.liars import false_tag, protecting
 from tests.integration.test_lying_coordinator import FalseSum, doubles_one
+from tests.integration.test_lying_silos import Padded, task_with_exact_output
 
 pytestmark = pytest.mark.integration
 
@@ -324,17 +325,25 @@ def test_bytes_that_are_no_record_change_nothing(steps: dict[Any, Step]) -> None
     copy.deepcopy(history).apply(good)
 
 
-def test_defence_is_given_the_judgements_of_all_earlier_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, given = replay.score, []
+def test_defence_is_given_what_the_last_decided_rounds_showed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, given = replay.score, {}
 
     def watched(setting: Any, exhibits: Any, name: str, convicted: Any, history: Any) -> Any:
-        given.append(history)
+        given[len(federation.history.rounds)] = history
         return real(setting, exhibits, name, convicted, history)
 
     monkeypatch.setattr(replay, "score", watched)
-    federation = bench(tmp_path, rounds=2)
-    history = federation.until(lambda state: len(state.rounds) == 2 and state.round.decision is not None)
-    first = history.rounds[0].decision
-    assert first is not None
-    assert given[0] == {}
-    assert given[-1] == {one.silo: (one,) for one in first.judgements}
+    monkeypatch.setattr(replay, "WINDOW", 1)
+    seats = {name: {"trainer": Padded} for name in SILOS}
+    federation = bench(tmp_path, seats, rounds=3, toy=task_with_exact_output(3))
+    history = federation.until(lambda state: len(state.rounds) == 3 and state.round.decision is not None)
+    assert given[1] == ()
+    for number in (2, 3):
+        (earlier,), view = given[number], history.rounds[number - 2]
+        assert view.decision is not None
+        assert earlier.judgements == view.decision.judgements
+        assert earlier.setting.steps == view.plan.training.steps
+        assert list(earlier.outputs) == sorted(view.weights)
+        for silo, output in earlier.outputs.items():
+            assert output.tolist() == replay.exhibit_of(history, silo, view.openings[silo]).output.tolist()
+            assert output.size == history.packing.output_size > 0

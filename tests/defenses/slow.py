@@ -9,9 +9,11 @@ import numpy as np
 from scipy import special, stats
 
 from defenses.consistency import CONFIDENCE
-from defenses.evidence import Exhibit, Setting
+from defenses.drift import FEWEST_ROUNDS, MARGIN, RECENT, WINDOW
+from defenses.evidence import Earlier, Exhibit, Setting
 from defenses.laws import COUNT_QUANTILE, COVERED, LEVELS, SMALLEST_P, chernoff
 from defenses.prototypes import FEWEST_OTHERS, Means
+from protos.records import Judgement
 
 Variances = tuple[float, float, float, float]
 
@@ -179,3 +181,60 @@ def signals(setting: Setting, count: int, variance: float, records: np.ndarray) 
 
 def evidence(p: float) -> float:
     return max(0.0, -1e6 * math.log10(min(1.0, p + SMALLEST_P)))
+
+
+def drift(setting: Setting, exhibits: Sequence[Exhibit], history: Sequence[Earlier], silo: str) -> float:
+    """The z-score of one silo's drift, from means and sums that are written out; NaN where it has no past."""
+    silos = [one.silo for one in exhibits]
+    earlier = [one for one in history[-WINDOW:] if len(one.outputs) > FEWEST_OTHERS]
+    now = tuple(Judgement(one.silo, one.count, (), "retained", "", 1) for one in exhibits)
+    rounds = [*earlier, Earlier(setting, now, {one.silo: one.output for one in exhibits})]
+    seen = [{one: _strayed(past, one) for one in silos if one in past.outputs} for past in rounds]
+    doubted = [{one.silo for one in past.judgements if one.verdict != "retained"} for past in rounds]
+    recent, habits = seen[-RECENT:], {}
+    for one in silos:
+        clean = [all(one not in names for names in doubted[place : place + RECENT]) for place in range(len(seen))]
+        habits[one] = [row[one] for row, fine in list(zip(seen, clean, strict=True))[:-RECENT] if fine and one in row]
+    known = [one for one in silos if len(habits[one]) >= FEWEST_ROUNDS]
+    if silo not in known:
+        return math.nan
+    found = []
+    for block in (recent[-1:], recent):
+        moved = {}
+        for one in known:
+            energy, variance = _way([row[one] for row in block if one in row], habits[one])
+            moved[one] = energy, variance, max(0.0, energy / setting.output_size - variance)
+        others = [extra for one, (_, _, extra) in moved.items() if one != silo]
+        usual = max(_restless(habits[silo]), float(np.median(others)) if others else moved[silo][2])
+        energy, variance, _ = moved[silo]
+        found.append((energy / (variance + usual) - setting.output_size) / math.sqrt(2 * setting.output_size))
+    return max(found)
+
+
+def _strayed(earlier: Earlier, silo: str) -> tuple[np.ndarray, float]:
+    """A silo's deviation from the others' median in one round, and the variance of a coordinate."""
+    setting, counts = earlier.setting, {one.silo: one.count for one in earlier.judgements}
+    noise = {one: variances(setting, counts[one])[2] for one in earlier.outputs}
+    others = [one for one in earlier.outputs if one != silo]
+    row = earlier.outputs[silo] - np.median([earlier.outputs[one] for one in others], axis=0)
+    shared = math.pi / 2 * len(others) / sum(1 / math.sqrt(noise[one]) for one in others) ** 2
+    unit = setting.step / (setting.learning_rate * setting.clip * setting.steps)
+    return row * unit, (noise[silo] + shared) * unit**2
+
+
+def _way(rounds: Sequence[tuple[np.ndarray, float]], others: Sequence[tuple[np.ndarray, float]]) -> tuple[float, float]:
+    """Squared distance of two means by precision, and the variance of its coordinates."""
+    means, spreads = [], []
+    for group in (rounds, others):
+        weights = np.array([1 / variance for _, variance in group])
+        means.append(np.average([row for row, _ in group], axis=0, weights=weights))
+        spreads.append(1 / float(weights.sum()))
+    return float(np.square(means[0] - means[1]).sum()), sum(spreads)
+
+
+def _restless(habit: Sequence[tuple[np.ndarray, float]]) -> float:
+    found = [0.0]
+    for place, one in enumerate(habit):
+        energy, variance = _way([one], [*habit[:place], *habit[place + 1 :]])
+        found.append(energy / len(one[0]) - variance * (1 + MARGIN * math.sqrt(2 / len(one[0]))))
+    return max(found)

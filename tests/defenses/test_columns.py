@@ -58,6 +58,21 @@ def test_every_column_is_what_each_silo_by_itself_gets(name: str, seed: int, num
         assert number < 2 or excess(lengths) == pytest.approx(slow.excess(lengths), abs=1e-12)
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-9, 1e-4, 1.0])
+def test_prototypes_that_say_nearly_the_same_explain_no_more_than_their_span(
+    apart: float, rng: np.random.Generator
+) -> None:
+    """Equal prototypes make equations singular, and those that differ by float noise make none of it a direction."""
+    setting, shown = exhibits(3, 9, replace(DEMO, prototype_noise=3.0))
+    shown = [replace(one, output=one.output + rng.integers(-300, 300, one.output.size)) for one in shown]
+    means = means_of(setting, shown)
+    same = means.values[:1] + apart * rng.normal(size=means.values.shape) * (np.arange(9) % 2)[:, None, None]
+    means = replace(means, values=same)
+    expected = [slow.unexplained(setting, shown, means, silo) for silo in range(9)]
+    assert unexplained_lengths(setting, shown, means) == pytest.approx(expected, abs=1e-6)
+    assert min(expected) > 0
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.integers(3, 12), st.integers(0, 2), st.integers(0, 10**6), st.sampled_from(["any", "equal", "ties", "skewed"])

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from defenses.decide import decide
-from defenses.evidence import Exhibit, Setting
+from defenses.evidence import Earlier, Exhibit, Setting, earlier_of
 from protos.records import Judgement
 from tests.defenses.digits import ATTACKER, rounds
 from tests.defenses.simulate import COUNTS, DEMO, direction, drawn, exhibit_of, honest
 
 
 def decided(seed: int, number: int, boost: float | None = None) -> list[dict[str, Judgement]]:
-    found = [decide(setting, exhibits, "guard", {}) for setting, exhibits in rounds(seed, number, boost)]
-    return [{one.silo: one for one in judgements} for judgements in found]
+    history: list[Earlier] = []
+    for setting, exhibits in rounds(seed, number, boost):
+        history.append(earlier_of(setting, exhibits, decide(setting, exhibits, "guard", {}, history)))
+    return [{one.silo: one for one in earlier.judgements} for earlier in history]
 
 
 def test_honest_digits_are_never_excluded_and_rarely_suspected() -> None:

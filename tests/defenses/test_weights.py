@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from defenses.errors import InfeasibleWeights, WrongWeights
+from defenses.evidence import micro
 from defenses.weights import bounds, integer_weights, verify_weights
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=5)
@@ -102,3 +103,38 @@ def test_wrong_weights_are_named(weights: dict[str, int], words: str) -> None:
 def test_bounds_are_rounded_inwards() -> None:
     assert bounds(6, 500_000, 2_000_000, 1024) == (86, 341)
     assert bounds(3, 0, 1_000_000_000, 1024) == (0, 1024)
+
+
+def poured(shares: list[Fraction], least: Fraction, ceilings: list[Fraction], total: int) -> list[Fraction]:
+    """Water-filling by its definition: the scale is looked for between neighbouring kinks, one after the other."""
+
+    def at(scale: Fraction) -> list[Fraction]:
+        return [max(least, min(scale * share, most)) for share, most in zip(shares, ceilings, strict=True)]
+
+    kinks = sorted(bound / share for share, most in zip(shares, ceilings, strict=True) for bound in (least, most))
+    for low, high in pairwise([Fraction(0), *kinks]):
+        if sum(at(high)) >= total:
+            slope = sum(at(high)) - sum(at(low))
+            return at(low + (total - sum(at(low))) / slope * (high - low) if slope else high)
+    raise AssertionError("the ceilings do not reach the total")
+
+
+@given(
+    st.lists(st.fractions(Fraction(1, 50), 60, max_denominator=50), min_size=2, max_size=12),
+    st.fractions(0, 1, max_denominator=9),
+    st.fractions(1, 3, max_denominator=9),
+)
+def test_weights_are_those_of_water_filling_rounded_by_largest_remainder(
+    shares: list[Fraction], floor: Fraction, cap: Fraction
+) -> None:
+    names, total = [f"s{place:02d}" for place in range(len(shares))], 1024
+    least, most = bounds(len(shares), micro(floor), micro(cap), total)
+    assume(least * len(shares) <= total <= most * len(shares))
+    ideal = poured(shares, Fraction(least), [Fraction(most)] * len(shares), total)
+    assert sum(ideal) == total
+    expected = [int(value) for value in ideal]
+    by_remainder = sorted(range(len(ideal)), key=lambda place: (expected[place] - ideal[place], place))
+    for place in by_remainder[: total - sum(expected)]:
+        expected[place] += 1
+    weights = integer_weights(dict(zip(names, shares, strict=True)), {}, floor, cap, total)
+    assert list(weights.values()) == expected

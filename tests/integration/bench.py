@@ -182,6 +182,11 @@ def outcomes(history: History) -> list[Outcome]:
     return [view.outcome for view in history.rounds if view.outcome is not None]
 
 
+def in_phase(phase: Phase) -> Callable[[History], bool]:
+    """The open step is of this phase."""
+    return lambda history: history.phase is phase
+
+
 def closed(count: int) -> Callable[[History], bool]:
     """That many rounds are closed."""
     return lambda history: len(outcomes(history)) >= count

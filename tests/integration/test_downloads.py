@@ -10,8 +10,8 @@ import pytest
 
 from crypto import ring
 from protos.rounds import Phase
-from tests.integration.bench import Bench, bench, outcomes, where_drawn
-from tests.integration.test_lying_coordinator import VICTIM, _Watching, in_phase
+from tests.integration.bench import Bench, bench, in_phase, outcomes, where_drawn
+from tests.integration.test_lying_coordinator import VICTIM, _Watching
 
 pytestmark = pytest.mark.integration
 

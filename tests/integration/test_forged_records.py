@@ -29,15 +29,11 @@ from protos.records import (
     body_class,
 )
 from protos.rounds import Phase
-from tests.integration.bench import Bench, WatchedLink, bench, outcomes, where_drawn
+from tests.integration.bench import Bench, WatchedLink, bench, in_phase, outcomes, where_drawn
 from tests.integration.federation import SILOS
 
 VICTIM = "bob"
 OTHERS = tuple(name for name in SILOS if name != VICTIM)
-
-
-def in_phase(phase: Phase) -> Any:
-    return lambda history: history.phase is phase
 
 
 class ForgingLink(WatchedLink):

@@ -14,16 +14,12 @@ from crypto import merkle, ring
 from protos.codec import unpack
 from protos.messages import CHECKS, Signed
 from protos.rounds import Phase
-from tests.integration.bench import bench, closed, outcomes, where_drawn
+from tests.integration.bench import bench, closed, in_phase, outcomes, where_drawn
 from tests.integration.federation import SILOS
 
 Words = list[Any]
 VICTIM = "bob"
 OTHERS = tuple(name for name in SILOS if name != VICTIM)
-
-
-def in_phase(phase: Phase) -> Any:
-    return lambda history: history.phase is phase
 
 
 class FalseSum(Service):

@@ -21,7 +21,7 @@ from silo import checking
 from silo.gaussian import gaussian
 from silo.link import Unreachable
 from silo.trainer import trainer_for
-from tests.integration.bench import Bench, WatchedLink, bench, closed, outcomes, where_drawn
+from tests.integration.bench import Bench, WatchedLink, bench, closed, in_phase, outcomes, where_drawn
 from tests.integration.federation import SILOS, task
 from tests.integration.liars import (
     RefusingScheme,
@@ -43,10 +43,6 @@ from tests.integration.liars import (
 
 LIAR = "bob"
 HONEST = tuple(name for name in SILOS if name != LIAR)
-
-
-def in_phase(phase: Phase) -> Any:
-    return lambda history: history.phase is phase
 
 
 def assert_only_the_liar_is_convicted(history: History) -> None:
@@ -86,9 +82,9 @@ def test_large_field_in_the_body_convicts_even_with_its_true_sketch(tmp_path: Pa
 
 
 @lru_cache
-def _task_with_exact_output() -> tuple[Task, bytes]:
+def task_with_exact_output(rounds: int = 1) -> tuple[Task, bytes]:
     """The toy task with 160 coordinates of body before its 39 of output, so that the output is opened exactly."""
-    toy, _ = task(1, 2)
+    toy, _ = task(rounds, 2)
     layout = toy.layout
     padded = Layout((), 160 + layout.size, 160, layout.size, layout.embedding, layout.classes, layout.permutation)
     model = bytes(4 * padded.size)
@@ -118,7 +114,7 @@ def test_field_of_200_in_the_exact_output_layer_convicts(tmp_path: Path, amount:
     seats: dict[str, Any] = {name: {"trainer": Padded} for name in SILOS}
     if amount:
         seats[LIAR] |= exaggerating(170, amount)
-    federation = bench(tmp_path, seats, rounds=1, toy=_task_with_exact_output())
+    federation = bench(tmp_path, seats, rounds=1, toy=task_with_exact_output())
     federation.until(in_phase(Phase.OPENING))
     assert federation.history.packing.exact_output
     if amount:

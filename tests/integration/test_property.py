@@ -169,7 +169,7 @@ def test_honest_silos_are_never_convicted_and_liars_are_and_nothing_else_is_decr
     tmp_path: Path, watch: Any, silos: int, seed: int
 ) -> None:
     liars = _draw(seed, silos)
-    toy = {"toy": test_lying_silos._task_with_exact_output()} if seed % 2 else {"folds": 2 + seed % 3}
+    toy = {"toy": test_lying_silos.task_with_exact_output()} if seed % 2 else {"folds": 2 + seed % 3}
     seats = {name: dict(KINDS[kind]) for name, kind in liars.items()}
     if seed % 2:
         padded = {"trainer": test_lying_silos.Padded}

@@ -16,15 +16,11 @@ from protos.codec import decode, pack, unpack
 from protos.messages import Answers, Commit, Opening, Signed
 from protos.rounds import Phase
 from silo import duties
-from tests.integration.bench import Bench, bench, closed, outcomes, where_drawn
+from tests.integration.bench import Bench, bench, closed, in_phase, outcomes, where_drawn
 from tests.integration.federation import SILOS
 
 LIAR = "bob"
 HONEST = tuple(name for name in SILOS if name != LIAR)
-
-
-def in_phase(phase: Phase) -> Any:
-    return lambda history: history.phase is phase
 
 
 def _say(federation: Bench, name: str, body: Any) -> Any:

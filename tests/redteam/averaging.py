@@ -62,6 +62,20 @@ def world(silos: int = SILOS, seed: int = 0) -> World:
     return World(records, writers, (features[:400], labels[:400]))
 
 
+def three_way(silos: int, seed: int = 0) -> dict[str, Records]:
+    """Records of `silos` silos with three classes each; a silo's hold-out is the test images of its classes."""
+    whole = list(world().silos.values())
+    x, y = np.concatenate([own.features for own in whole]), np.concatenate([own.labels for own in whole])
+    random, test = np.random.default_rng(seed), world().test
+    made = {}
+    for number in range(silos):
+        own = random.choice(CLASSES, 3, replace=False)
+        mine = random.permutation(np.flatnonzero(np.isin(y, own)))[:120]
+        held = np.isin(test[1], own)
+        made[f"p{number}"] = Records(x[mine], y[mine], test[0][held], test[1][held])
+    return made
+
+
 def _hands(x: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.int64]:
     """A writer from 0 to 6 for each image, by how much ink it has among those of its class."""
     hands = np.zeros(len(y), dtype=np.int64)

@@ -21,6 +21,8 @@ from redteam.attacks.attack import Attack
 from redteam.attacks.catalogue import ATTACKS, Setting, attackers
 from redteam.attacks.parts import Context
 from redteam.attacks.prototypes import Bapfl, TriggerSearch, flip
+from redteam.fedproto import Federation, Plan
+from redteam.table_e import TriggerAlone
 from silo.trainer import initial_model
 from tests.redteam.averaging import (
     CLASSES,
@@ -35,10 +37,10 @@ from tests.redteam.averaging import (
     share_right,
     success,
     task_for,
+    three_way,
     warm,
     world,
 )  # fmt: skip
-from tests.redteam.fedproto import Federation, three_way
 from tests.silo.entropy import SeededEntropy
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Full backward hook")]
@@ -221,12 +223,8 @@ def test_an_attacker_that_stops_is_honest_afterwards() -> None:
     assert min(sizes[:5]) > 2 * sizes[5]
 
 
-class NoFlip(Bapfl):
-    """Learns triggers, sends honest prototypes: the control."""
-
-    def send(self, prototypes, context):  # type: ignore[no-untyped-def]
-        super().send(prototypes, context)
-        return prototypes
+PERSONAL = Plan(sizes=SPEC.sizes, silos=10, rounds=8, batch=10, clip=64.0)
+"""Personal models as small as the shared ones; no embedding is as long as the clip norm."""
 
 
 def federation(name: str, bad: int, control: bool = False) -> tuple[Federation, Attack]:
@@ -236,17 +234,13 @@ def federation(name: str, bad: int, control: bool = False) -> tuple[Federation, 
     for silo, attack in crew.items():
         assert isinstance(attack.prototypes, Bapfl)
         part = replace(attack.prototypes, search=TriggerSearch(steps=8, stealth=0.3))
-        crew[silo] = replace(attack, prototypes=NoFlip(**part.__dict__) if control else part)
-    run = Federation(silos, crew)
-    run.run(8)
-    return run, next(iter(crew.values()))
+        crew[silo] = replace(attack, prototypes=TriggerAlone(**part.__dict__) if control else part)
+    return Federation(PERSONAL, silos, crew, entropy=SeededEntropy(0)).run(), next(iter(crew.values()))
 
 
 @cache
 def honest_personal_accuracy() -> float:
-    honest = Federation(three_way(10), {})
-    honest.run(8)
-    return honest.accuracy()
+    return Federation(PERSONAL, three_way(10), {}, entropy=SeededEntropy(0)).run().accuracy()
 
 
 @pytest.mark.parametrize("name", ["bapfl-pfs", "bapfl-obf", "bapfl-gpf", "bapfl-pfs-clamped"])
