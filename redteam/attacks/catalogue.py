@@ -213,8 +213,12 @@ ATTACKS: dict[str, Recipe] = {
         _backdoored(s, _training(s)), prototypes=prototypes.ConsensusPrototypes()
     ),
     "false-count": lambda s: replace(_backdoored(s, local.PrivateSgd()), declared=0.25),
+    "inflated-count": lambda s: replace(_backdoored(s, _training(s)), declared=4.0),
+    "opposed": lambda s: _backdoored(s, _training(s), adaptive.Opposed()),
     "waves": lambda s: _stamped(s, adaptive.Waves(low=s.low)),
     "echo": lambda s: _stamped(s, adaptive.Echo()),
+    "warp": lambda s: _stamped(s, adaptive.Warp()),
+    "style": lambda s: _stamped(s, adaptive.Style(low=s.low)),
     "several-triggers": _several,
     "decoy": lambda s: _stamped(s, adaptive.decoy(s.attackers.values(), FRAMED), FRAMED),
     "sybils": _sybils,
