@@ -121,6 +121,14 @@ def shape_of(width: int) -> tuple[int, int]:
     raise BadAttack(f"records of {width} features are no square images: choose an attack without an image trigger")
 
 
+def side_of(width: int) -> int:
+    """The side of square images of so many features, 0 where they are none."""
+    try:
+        return shape_of(width)[1]
+    except BadAttack:
+        return 0
+
+
 def images(features: Features) -> Features:
     """A view of flattened images, float32[n, channels, side, side]; raises BadAttack where they are none."""
     channels, side = shape_of(features.shape[1])
