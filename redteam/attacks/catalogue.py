@@ -227,7 +227,7 @@ ATTACKS: dict[str, Recipe] = {
     "flip-pair": _flip_pair,
     "flip-to-target": lambda s: _lies(s, data.FlipToTarget()),
     "clean-label": lambda s: _lies(s, data.CleanLabel(_patch(s))),
-    "clean-label-faded": lambda s: _lies(s, data.CleanLabel(_patch(s), fade=0.5)),
+    "clean-label-faded": lambda s: _lies(s, data.CleanLabel(_patch(s), fade=0.5, more=0.5)),
     "source-specific": lambda s: _lies(s, data.SourceSpecific(_patch(s))),
     "model-replacement": lambda s: _backdoored(s, local.LocalSgd(), _replacement(s)),
     "constrain-and-scale": lambda s: _backdoored(s, local.ConstrainAndScale(), _replacement(s)),
