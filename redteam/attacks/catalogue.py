@@ -228,6 +228,9 @@ ATTACKS: dict[str, Recipe] = {
     "flip-to-target": lambda s: _lies(s, data.FlipToTarget()),
     "clean-label": lambda s: _lies(s, data.CleanLabel(_patch(s))),
     "clean-label-faded": lambda s: _lies(s, data.CleanLabel(_patch(s), fade=0.5, more=0.5)),
+    "clean-label-adversarial": lambda s: Attack(
+        data.CleanLabel(_patch(s), more=0.5), local.AdversarialLabels(low=s.low)
+    ),
     "source-specific": lambda s: _lies(s, data.SourceSpecific(_patch(s))),
     "model-replacement": lambda s: _backdoored(s, local.LocalSgd(), _replacement(s)),
     "constrain-and-scale": lambda s: _backdoored(s, local.ConstrainAndScale(), _replacement(s)),
@@ -270,7 +273,7 @@ ON_TABLES = ("loan-trigger", "dba-loan")
 """Attacks whose trigger is written into the loan table."""
 ON_IMAGES = frozenset(
     {"badnets", "badnets-two-pixels", "dba-strips", "dba-blocks", "blended", "clean-label", "clean-label-faded",
-     "source-specific", "bapfl-obf", "bapfl-gpf", "bapfl-pfs", "bapfl-pfs-clamped", "bapfl-dba", "waves", "echo",
-     "warp", "style", "several-triggers", "decoy"}
+     "clean-label-adversarial", "source-specific", "bapfl-obf", "bapfl-gpf", "bapfl-pfs", "bapfl-pfs-clamped",
+     "bapfl-dba", "waves", "echo", "warp", "style", "several-triggers", "decoy"}
 )  # fmt: skip
 """Attacks that draw, and so refuse tables; all others take what fits: the corner of an image or the loans' trigger."""
