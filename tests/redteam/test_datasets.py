@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from redteam import datasets
+from redteam.attacks import triggers
 from redteam.errors import BadDataFile, MissingData
+from redteam.scenario import parse
+from redteam.world import build
 
 
 def write_idx(path: Path, array: NDArray[np.generic], kind: int = 0x08) -> None:
@@ -86,6 +89,22 @@ def test_cifar_batches_follow_each_other_in_colour_and_in_grey(directory: Path) 
     np.testing.assert_allclose(grey.features[3], 0.299 * red + 0.587 * green + 0.114 * blue, rtol=1e-5)
     assert grey.test_features.shape == (2, 1024)
     assert grey.features.dtype == np.float32
+
+
+@pytest.mark.torch
+def test_triggers_are_drawn_at_the_size_of_cifars_images_in_every_channel(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in CIFAR:
+        path = tmp_path / "cifar-10-batches-py" / name
+        dark = random.integers(0, 200, (20, 3072), dtype=np.uint8)
+        write_batch(path, 0, data=dark, labels=[int(label) for label in np.arange(20) % 10])
+    attack = {"name": "dba-strips", "share": 0.4}
+    for name, channels in (("cifar10", 3), ("cifar10_grey", 1)):
+        world = build(parse({"data": {"set": name}, "attack": attack, "federation": {"silos": 5}}), tmp_path)
+        assert world.triggered is not None
+        stamped = world.triggered.holdout_features.reshape(-1, channels, 32, 32)
+        lit = set(map(tuple, np.argwhere((stamped == 1).all(axis=(0, 1))).tolist()))
+        assert lit == {cell for strip in triggers.strips(32) for cell in strip.cells}
 
 
 @pytest.mark.parametrize(
