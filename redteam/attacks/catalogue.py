@@ -101,7 +101,7 @@ def example(name: str) -> Attack:
 
 def _own(attack: Attack, name: str, setting: Setting, index: int, silo: str) -> Attack:
     """What differs between colluders: DBA's piece of the trigger, the ids of a silo's own writers."""
-    if isinstance(attack.data, data.Backdoor) and name.startswith("dba"):
+    if isinstance(attack.data, data.Backdoor) and attack.data.tested is not None:
         pieces = _pieces(name, setting)
         attack = replace(attack, data=replace(attack.data, trigger=pieces[index % len(pieces)]))
     if isinstance(attack.data, data.Semantic) and setting.writers is not None:
