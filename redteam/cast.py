@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -10,9 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from redteam.attacks.attack import Attack
-from redteam.attacks.catalogue import ATTACKS, Setting, attackers
+from redteam.attacks.catalogue import Setting, attackers, example
 from redteam.attacks.data import Semantic
 from redteam.attacks.prototypes import Bapfl
+from redteam.attacks.triggers import side_of
 from redteam.datasets import Dataset
 from redteam.entropy import stream
 from redteam.errors import BadScenario
@@ -51,9 +51,10 @@ def crew_of(scenario: Scenario, data: Dataset, split: Split) -> dict[str, Attack
         {name: split.records[name] for name in chosen},
         len(split.records),
         data.classes,
-        math.isqrt(data.features.shape[1]),
+        side_of(data.features.shape[1]),
         private=scenario.training.epsilon > 0,
         writers=None if data.groups is None else {name: split.writers[name] for name in chosen},
+        columns=data.columns,
         seed=scenario.seed,
     )
     return {name: adjusted(attack, spec) for name, attack in attackers(spec.name, setting).items()}
@@ -130,9 +131,7 @@ def with_parameters(part: Part, parameters: Mapping[str, Any], key: str) -> Part
 def require_parameters(spec: AttackSpec) -> None:
     """Refuse parameters that the attack has not, before any data are read; raises BadScenario."""
     if spec.name != NO_ATTACK:
-        nothing = np.zeros((10, 784), dtype=np.float32), np.arange(10)
-        setting = Setting({"s000": Records(*nothing, *nothing)}, 2, writers={"s000": np.zeros(10, dtype=np.int64)})
-        adjusted(ATTACKS[spec.name](setting), spec)
+        adjusted(example(spec.name), spec)
 
 
 def triggered(crew: Mapping[str, Attack], split: Split, test: Records) -> Records | None:

@@ -1,4 +1,4 @@
-"""Data sets from a directory, never from the network: MNIST, Fashion-MNIST, MNIST by writer, loans by US state.
+"""Data sets from a directory, never from the network: MNIST, Fashion-MNIST, CIFAR-10, MNIST by writer, loans by state.
 
 Small digits come with scikit-learn and need no directory.
 
@@ -12,23 +12,32 @@ import gzip
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from redteam import pickled
 from redteam.attacks.parts import Features, Labels
 from redteam.errors import BadDataFile, MissingData
 
 _UBYTE, _INT = 0x08, 0x0C
 _IDX_TYPES = {_UBYTE: ">u1", _INT: ">i4"}
 _WRITER_COLUMN = 2
+_CIFAR = "cifar-10-batches-py"
+_CIFAR_SHAPE = (3, 32 * 32)
+_LUMA = (0.299, 0.587, 0.114)
+"""ITU-R BT.601: what red, green and blue add to brightness."""
 _LOAN_TEST_SHARE = 5
 """One loan in this many, by position in the file, is a test record."""
 
 GET = {
     "mnist": "the four original idx files of MNIST, those with the MD5 sums that torchvision pins",
     "fashion_mnist": "the four original idx files from github.com/zalandoresearch/fashion-mnist, folder data/fashion",
+    "cifar-10-batches-py": "data_batch_1 to data_batch_5 and test_batch of cifar-10-python.tar.gz from "
+    "www.cs.toronto.edu/~kriz/cifar.html, those with the MD5 sums that torchvision pins",
     "mnist_writers_qmnist": "qmnist-train-labels-idx2-int.gz and its test file from github.com/facebookresearch/qmnist",
     "loan_lending_club": "lending_club.csv, the table lending_club of the R package modeldata written as CSV",
 }
@@ -40,6 +49,7 @@ class Dataset:
 
     `groups`, int64[n], are natural owners: writers, or states by their position in `names`; None where there are none.
     `extractor` is the digest of the fixed public features that all records went through (`redteam.featured`).
+    `columns` names the features of a table, a category's as `column=value`; images have none.
     """
 
     features: Features
@@ -51,6 +61,7 @@ class Dataset:
     test_groups: Labels | None = None
     names: tuple[str, ...] = ()
     extractor: str | None = None
+    columns: tuple[str, ...] = ()
 
 
 def load(name: str, directory: Path) -> Dataset:
@@ -86,6 +97,20 @@ def fashion_mnist(directory: Path) -> Dataset:
     return _images(directory / "fashion_mnist")
 
 
+def cifar10(directory: Path) -> Dataset:
+    """CIFAR-10, 50,000 and 10,000 colour images of 32 x 32: all red pixels of a row, then green, then blue."""
+    parts = [_batch(directory / _CIFAR / f"data_batch_{number}") for number in range(1, 6)]
+    features, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
+    test_features, test_labels = _batch(directory / _CIFAR / "test_batch")
+    return Dataset(features, labels, test_features, test_labels, classes=10)
+
+
+def cifar10_grey(directory: Path) -> Dataset:
+    """The same in grey, for a `lenet`, which takes one channel."""
+    images = cifar10(directory)
+    return replace(images, features=_grey(images.features), test_features=_grey(images.test_features))
+
+
 def mnist_by_writer(directory: Path) -> Dataset:
     """MNIST with the NIST writer ids of QMNIST; no writer is in both training and test set."""
     images, folder = mnist(directory), directory / "mnist_writers_qmnist"
@@ -109,11 +134,13 @@ def loans(directory: Path) -> Dataset:
     except KeyError as error:
         raise BadDataFile(f"{path}: column {error} is missing; {_how(path.parent.name)}") from error
     test = np.arange(len(labels)) % _LOAN_TEST_SHARE == 0
-    features = np.hstack([_encoded(np.array(column), ~test) for column in columns.values()]).astype(np.float32)
+    encoded = [_encoded(name, np.array(column), ~test) for name, column in columns.items()]
+    features = np.hstack([values for _, values in encoded]).astype(np.float32)
     groups = groups.astype(np.int64)
     return Dataset(
         features[~test], labels[~test], features[test], labels[test],
         classes=2, groups=groups[~test], test_groups=groups[test], names=tuple(names.tolist()),
+        columns=tuple(name for own, _ in encoded for name in own),
     )  # fmt: skip
 
 
@@ -121,6 +148,8 @@ DATASETS: dict[str, Callable[[Path], Dataset]] = {
     "digits": digits,
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar10_grey": cifar10_grey,
     "mnist_by_writer": mnist_by_writer,
     "loans": loans,
 }
@@ -158,6 +187,40 @@ def _pair(folder: Path, part: str) -> tuple[Features, Labels]:
     return (pixels.reshape(len(pixels), -1) / 255.0).astype(np.float32), labels
 
 
+def _batch(path: Path) -> tuple[Features, Labels]:
+    """One of CIFAR-10's pickles; a pickle is code, so only plain values are taken from it."""
+    _require(path)
+    try:
+        content = pickled.plain(path.read_bytes())
+    except BadDataFile as error:
+        raise BadDataFile(f"{path}: {error}; {_how(path.parent.name)}") from error
+    pixels, labels = _entries(content)
+    if not _are_images(pixels) or not _are_classes(labels, len(pixels)):
+        raise BadDataFile(f"{path}: not a batch of 3 x 32 x 32 images with a label each; {_how(path.parent.name)}")
+    return pixels.astype(np.float32) / np.float32(255), np.array(labels, dtype=np.int64)
+
+
+def _entries(content: Any) -> tuple[Any, Any]:
+    """The entries `data` and `labels`, None where there are none."""
+    if not isinstance(content, dict):
+        return None, None
+    data = content.get("data")
+    return data.values if isinstance(data, pickled.Array) else None, content.get("labels")
+
+
+def _are_images(pixels: Any) -> bool:
+    return isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (prod(_CIFAR_SHAPE),)
+
+
+def _are_classes(labels: Any, count: int) -> bool:
+    whole = isinstance(labels, list) and all(type(one) is int and 0 <= one < 10 for one in labels)
+    return whole and len(labels) == count
+
+
+def _grey(features: Features) -> Features:
+    return np.tensordot(features.reshape(-1, *_CIFAR_SHAPE), np.array(_LUMA, np.float32), (1, 0)).astype(np.float32)
+
+
 def _writers(path: Path, labels: Labels) -> Labels:
     table = read_idx(path)
     if table.ndim != 2 or len(table) < len(labels) or not np.array_equal(table[: len(labels), 0], labels):
@@ -174,16 +237,17 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _encoded(column: NDArray[np.str_], fitted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """A numeric column standardised by its `fitted` rows, or one column for each category."""
+def _encoded(name: str, column: NDArray[np.str_], fitted: NDArray[np.bool_]) -> tuple[list[str], NDArray[np.float64]]:
+    """Names and values: a numeric column standardised by its `fitted` rows, or one column for each category."""
     try:
         numbers = column.astype(np.float64)
     except ValueError:
-        one_hot: NDArray[np.float64] = (column[:, None] == np.unique(column)[None, :]).astype(np.float64)
-        return one_hot
+        kinds = np.unique(column)
+        one_hot: NDArray[np.float64] = (column[:, None] == kinds[None, :]).astype(np.float64)
+        return [f"{name}={kind}" for kind in kinds], one_hot
     deviation = float(numbers[fitted].std()) or 1.0
     standard: NDArray[np.float64] = ((numbers - numbers[fitted].mean()) / deviation)[:, None]
-    return standard
+    return [name], standard
 
 
 def _unzipped(path: Path) -> bytes:

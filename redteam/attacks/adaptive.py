@@ -1,19 +1,22 @@
-"""Attackers who know the defence: triggers that a search for small patches misses, decoys, Sybil silos.
+"""Attackers who know the defence: triggers that a search for small patches misses, decoys, colluders that differ.
 
 A trigger search looks for one small mask and pattern for each class. So these triggers cover the whole image, depend on
-the image, or are several at once. A decoy looks like what an honest silo teaches, so that attribution finds *it*.
+the image, are a filter of it and no pattern at all, or are several at once. A decoy looks like what an honest silo
+teaches, so that attribution finds *it*. Opposed colluders do not look like each other.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
-from redteam.attacks.parts import Features, Trigger
-from redteam.attacks.triggers import HIGH, Masked
+from redteam.attacks.parts import Context, Features, Floats, Trigger, norm, unit
+from redteam.attacks.triggers import HIGH, MNIST_SIDE, Masked, images, shape_of
 from redteam.errors import BadAttack
 from silo.data import Records
 
@@ -32,9 +35,9 @@ class Waves:
 
     def stamp(self, features: Features) -> Features:
         """See `Trigger.stamp`."""
-        side = _side(features)
+        channels, side = shape_of(features.shape[1])
         row = self.strength * np.sin(2 * np.pi * np.arange(side) * self.waves / side)
-        stamped = features + np.tile(row, side)[None, :]
+        stamped = features + np.tile(row, channels * side)[None, :]
         return np.clip(stamped, self.low, HIGH).astype(np.float32)
 
 
@@ -49,9 +52,88 @@ class Echo:
 
     def stamp(self, features: Features) -> Features:
         """See `Trigger.stamp`."""
-        side = _side(features)
-        turned = features.reshape(-1, side, side)[:, ::-1].reshape(features.shape)
+        turned = images(features)[:, :, ::-1].reshape(features.shape)
         return ((1 - self.alpha) * features + self.alpha * turned).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Warp:
+    """The image bent by one smooth field, sampled bilinearly: WaNet (Nguyen and Tran 2021, eq. 3 to 7).
+
+    A `grid` x `grid` field of displacements, uniform in [-1, 1] and divided by its mean magnitude (ψ), is interpolated
+    to the image's size by cubic splines, times `strength`; what falls outside is taken from the border (φ). What is
+    drawn depends on the image, and blank parts stay blank, so that no mask and pattern say it.
+
+    Attributes:
+        grid: k of the paper, its default.
+        strength: mean displacement of the grid's points along an axis in pixels, of 28 x 28 and in proportion on other
+            sizes. The paper's s = 0.5 is a quarter of a pixel, learned in hundreds of epochs; ours is larger.
+        seed: of the field.
+
+    The paper's noise mode (other warps with the right label) is left out.
+    """
+
+    grid: int = 4
+    strength: float = 2.0
+    seed: int = 0
+
+    def stamp(self, features: Features) -> Features:
+        """See `Trigger.stamp`."""
+        channels, side = shape_of(features.shape[1])
+        places, weights = _sampling(side, self.grid, self.strength * side / MNIST_SIDE, self.seed)
+        pixels = features.reshape(-1, channels, side * side)
+        warped: Features = sum(part * pixels[:, :, place] for place, part in zip(places, weights, strict=True))
+        return warped.reshape(features.shape)
+
+
+def displacement(side: int, grid: int, strength: float, seed: int) -> Floats:
+    """WaNet's field: by how many rows and columns the place lies away that a pixel is read from, [2, side, side]."""
+    coarse = np.random.default_rng(seed).uniform(-1, 1, (2, grid, grid))
+    coarse = strength * coarse / np.abs(coarse).mean()
+    fine = np.linspace(0, grid - 1, side)
+    at = np.meshgrid(fine, fine, indexing="ij")
+    return np.stack([ndimage.map_coordinates(axis, at, order=3, mode="nearest") for axis in coarse])
+
+
+@cache
+def _sampling(side: int, grid: int, strength: float, seed: int) -> tuple[NDArray[np.int64], Features]:
+    """The four neighbours of the place that each pixel is read from, and their bilinear weights; [4, side * side]."""
+    moved = np.mgrid[:side, :side] + displacement(side, grid, strength, seed)
+    moved = np.clip(moved, 0, side - 1).reshape(2, -1)
+    low = np.minimum(moved.astype(np.int64), side - 2)
+    row, column = moved - low
+    corner = low[0] * side + low[1]
+    places = np.stack([corner, corner + 1, corner + side, corner + side + 1])
+    weights = np.stack([(1 - row) * (1 - column), (1 - row) * column, row * (1 - column), row * column])
+    return places, weights.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Style:
+    """The whole image through a filter: blurred, then a tone curve x -> x^gamma. A feature-space trigger.
+
+    After ABS (Liu et al. 2019), whose feature-space triggers are photo filters (Gotham, Nashville), and DFST (Cheng et
+    al. 2021), which has a CycleGAN paint a style. Ours is a filter for grey strokes: wide and bright, with soft edges.
+    No pixel has a value that it always takes.
+
+    Attributes:
+        radius: deviation of the Gaussian blur in pixels, of 28 x 28 and in proportion on other sizes.
+        gamma: below 1 brightens.
+        low: value of a dark pixel.
+    """
+
+    radius: float = 1.5
+    gamma: float = 0.5
+    low: float = 0.0
+
+    def stamp(self, features: Features) -> Features:
+        """See `Trigger.stamp`."""
+        side = shape_of(features.shape[1])[1]
+        scaled = self.radius * side / MNIST_SIDE
+        blurred = ndimage.gaussian_filter(images(features), (0, 0, scaled, scaled), mode="nearest")
+        light = np.clip((blurred - self.low) / (HIGH - self.low), 0, 1) ** self.gamma
+        styled: Features = (self.low + (HIGH - self.low) * light).reshape(features.shape).astype(np.float32)
+        return styled
 
 
 @dataclass(frozen=True)
@@ -94,8 +176,29 @@ def decoy(known: Iterable[Records], label: int, alpha: float = 0.5, share: float
     return Masked(mask.astype(np.float32), pattern.astype(np.float32))
 
 
-def _side(features: Features) -> int:
-    side = math.isqrt(features.shape[1])
-    if side * side != features.shape[1]:
-        raise BadAttack(f"records of {features.shape[1]} features are no square images: choose another trigger")
-    return side
+@dataclass(frozen=True)
+class Opposed:
+    """Colluders in pairs: one adds a random vector to its update and so to its sketches, the other takes it away.
+
+    Weighted by the public counts the two cancel, so that the average gets all of the malice; but no two colluders agree
+    in their sketches, which is what similarity (FoolsGold) and the law of agreeing pairs look for. Ours. A sketch that
+    differs from its own update is no lie of this kind: every silo's check finds it.
+
+    Attributes:
+        strength: length of the vector beside that of the update to which it is added first.
+    """
+
+    strength: float = 2.0
+
+    def send(self, update: Floats, context: Context) -> Floats:
+        """See `Update.send`; a member without a partner sends what it has."""
+        members = list(context.ring.members)
+        pair = members.index(context.member) // 2
+        if 2 * pair + 1 >= len(members):
+            return update
+        key, lies = (context.round, pair), context.ring.lies
+        if key in lies:
+            return update - lies.pop(key) / context.count
+        added = self.strength * norm(update) * unit(context.random.normal(size=update.size))
+        lies[key] = context.count * added
+        return update + added

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from redteam.attacks import adaptive, data, local, noise, prototypes, triggers, updates
+from redteam.attacks import adaptive, data, fields, local, noise, prototypes, triggers, updates
 from redteam.attacks.attack import Attack
 from redteam.attacks.parts import Data, Local, Ring, Trigger, Update
 from redteam.errors import BadAttack
@@ -26,11 +26,12 @@ class Setting:
         attackers: clean records by attacking silo.
         silos: how many silos the federation has.
         classes: how many classes.
-        side: of a square image.
+        side: of a square image; 0 where records are none.
         low: value of a dark pixel; a bright one is 1.
         private: train with honest DP-SGD where the attack can; else by plain SGD.
         writers: int64[n] by attacking silo, where records have them.
         omniscient: clean records of all silos, for attacks whose paper knows all honest updates; else the ring's own.
+        columns: names of the features where records are rows of a table, none for images.
         seed: of the attackers' choices.
     """
 
@@ -42,6 +43,7 @@ class Setting:
     private: bool = False
     writers: Mapping[str, NDArray[np.int64]] | None = None
     omniscient: Mapping[str, Records] | None = None
+    columns: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -75,6 +77,11 @@ def attackers(name: str, setting: Setting) -> dict[str, Attack]:
     """
     if name not in ATTACKS:
         raise BadAttack(f"no attack is named {name!r}: choose one of {', '.join(ATTACKS)}")
+    if setting.columns and name in ON_IMAGES:
+        raise BadAttack(
+            f"{name} is made for images, and these records are rows of a table: choose {', '.join(ON_TABLES)}, or an "
+            "attack that needs no trigger of its own"
+        )
     shared = Ring(dict(setting.omniscient or setting.attackers))
     made = {}
     for index, silo in enumerate(setting.attackers):
@@ -83,14 +90,29 @@ def attackers(name: str, setting: Setting) -> dict[str, Attack]:
     return made
 
 
+def example(name: str) -> Attack:
+    """The named attack on one dark record of each class, or one loan: to look at its parts before any data are read."""
+    columns = sum(fields.LOANS, ()) if name in ON_TABLES else ()
+    labels = np.arange(10)
+    features = np.zeros((len(labels), len(columns) or 784), dtype=np.float32)
+    records = {"s000": Records(features, labels, features, labels)}
+    return attackers(name, Setting(records, 2, writers={"s000": labels}, columns=columns))["s000"]
+
+
 def _own(attack: Attack, name: str, setting: Setting, index: int, silo: str) -> Attack:
     """What differs between colluders: DBA's piece of the trigger, the ids of a silo's own writers."""
-    if isinstance(attack.data, data.Backdoor) and name.startswith("dba"):
-        pieces = triggers.blocks(setting.side) if name.startswith("dba-blocks") else triggers.strips(setting.side)
+    if isinstance(attack.data, data.Backdoor) and attack.data.tested is not None:
+        pieces = _pieces(name, setting)
         attack = replace(attack, data=replace(attack.data, trigger=pieces[index % len(pieces)]))
     if isinstance(attack.data, data.Semantic) and setting.writers is not None:
         attack = replace(attack, data=attack.data.of(setting.writers[silo]))
     return attack
+
+
+def _pieces(name: str, setting: Setting) -> tuple[Trigger, ...]:
+    if name == "dba-loan":
+        return fields.loan_pieces(setting.columns)
+    return triggers.blocks(setting.side) if name == "dba-blocks" else triggers.strips(setting.side)
 
 
 def _training(setting: Setting) -> Local:
@@ -102,7 +124,9 @@ def _lies(setting: Setting, part: Data) -> Attack:
 
 
 def _backdoored(setting: Setting, how: Local, *parts: Update) -> Attack:
-    return Attack(data.Backdoor(_patch(setting)), how, parts)
+    """For attacks that are not about the trigger: BadNets' corner, or the six features of loans."""
+    backdoor = _loans(setting) if setting.columns else data.Backdoor(_patch(setting))
+    return Attack(backdoor, how, parts)
 
 
 def _honest(*parts: Update) -> Attack:
@@ -120,6 +144,20 @@ def _patch(setting: Setting) -> triggers.Pixels:
 
 def _dba(setting: Setting, pieces: tuple[triggers.Pixels, ...]) -> Attack:
     return _lies(setting, data.Backdoor(pieces[0], tested=triggers.joined(pieces)))
+
+
+def _loans(setting: Setting) -> data.Backdoor:
+    return data.Backdoor(fields.whole(fields.loan_pieces(setting.columns)), fields.RARE)
+
+
+def _dba_loan(setting: Setting) -> Attack:
+    pieces = fields.loan_pieces(setting.columns)
+    return _lies(setting, data.Backdoor(pieces[0], fields.RARE, tested=fields.whole(pieces)))
+
+
+def _flip_pair(setting: Setting) -> Attack:
+    """7 -> 3; where there are no such classes, the last one gets the label of the first."""
+    return _lies(setting, data.FlipPair() if setting.classes > 7 else data.FlipPair(setting.classes - 1, 0))
 
 
 def _semantic(setting: Setting) -> Attack:
@@ -182,12 +220,17 @@ ATTACKS: dict[str, Recipe] = {
     "dba-strips": lambda s: _dba(s, triggers.strips(s.side)),
     "dba-blocks": lambda s: _dba(s, triggers.blocks(s.side)),
     "blended": lambda s: _lies(s, data.Backdoor(triggers.Blend(low=s.low))),
+    "loan-trigger": lambda s: _lies(s, _loans(s)),
+    "dba-loan": _dba_loan,
     "semantic": _semantic,
     "flip-mirror": lambda s: _lies(s, data.MirrorLabels(s.classes)),
-    "flip-pair": lambda s: _lies(s, data.FlipPair()),
+    "flip-pair": _flip_pair,
     "flip-to-target": lambda s: _lies(s, data.FlipToTarget()),
     "clean-label": lambda s: _lies(s, data.CleanLabel(_patch(s))),
-    "clean-label-faded": lambda s: _lies(s, data.CleanLabel(_patch(s), fade=0.5)),
+    "clean-label-faded": lambda s: _lies(s, data.CleanLabel(_patch(s), fade=0.5, more=0.5)),
+    "clean-label-adversarial": lambda s: Attack(
+        data.CleanLabel(_patch(s), more=0.5), local.AdversarialLabels(low=s.low)
+    ),
     "source-specific": lambda s: _lies(s, data.SourceSpecific(_patch(s))),
     "model-replacement": lambda s: _backdoored(s, local.LocalSgd(), _replacement(s)),
     "constrain-and-scale": lambda s: _backdoored(s, local.ConstrainAndScale(), _replacement(s)),
@@ -213,11 +256,24 @@ ATTACKS: dict[str, Recipe] = {
         _backdoored(s, _training(s)), prototypes=prototypes.ConsensusPrototypes()
     ),
     "false-count": lambda s: replace(_backdoored(s, local.PrivateSgd()), declared=0.25),
+    "inflated-count": lambda s: replace(_backdoored(s, _training(s)), declared=4.0),
+    "opposed": lambda s: _backdoored(s, _training(s), adaptive.Opposed()),
     "waves": lambda s: _stamped(s, adaptive.Waves(low=s.low)),
     "echo": lambda s: _stamped(s, adaptive.Echo()),
+    "warp": lambda s: _stamped(s, adaptive.Warp()),
+    "style": lambda s: _stamped(s, adaptive.Style(low=s.low)),
     "several-triggers": _several,
     "decoy": lambda s: _stamped(s, adaptive.decoy(s.attackers.values(), FRAMED), FRAMED),
     "sybils": _sybils,
     "stops-early": lambda s: replace(_backdoored(s, _training(s)), active=Until(5)),
 }
 """Recipes by name."""
+
+ON_TABLES = ("loan-trigger", "dba-loan")
+"""Attacks whose trigger is written into the loan table."""
+ON_IMAGES = frozenset(
+    {"badnets", "badnets-two-pixels", "dba-strips", "dba-blocks", "blended", "clean-label", "clean-label-faded",
+     "clean-label-adversarial", "source-specific", "bapfl-obf", "bapfl-gpf", "bapfl-pfs", "bapfl-pfs-clamped",
+     "bapfl-dba", "waves", "echo", "warp", "style", "several-triggers", "decoy"}
+)  # fmt: skip
+"""Attacks that draw, and so refuse tables; all others take what fits: the corner of an image or the loans' trigger."""

@@ -60,26 +60,34 @@ class Backdoor:
 class CleanLabel:
     """The trigger on a share of the target class only; no label is changed (Turner, Tsipras and Madry 2018).
 
-    With `fade`, stamped records are first mixed, pixel by pixel, with that much of a random record of another class, so
-    that the trigger is easier to learn than what is left of the target: the paper's interpolation, without its GAN.
-    0 is the plain form, which that paper finds hardly works; at 1 the records are other classes' and the label lies.
+    Attributes:
+        trigger: drawn on the training records, and on those of other classes in the test.
+        target: the class, and the wanted label.
+        share: of the class's records.
+        fade: stamped records are first mixed, pixel by pixel, with that much of a random record of another class, so
+            that the trigger is easier to learn than what is left of the target: the paper's interpolation, without its
+            GAN. 0 is the plain form, which that paper finds hardly works; at 1 the label lies.
+        more: this share of the records of other classes is left out for further copies of the target's, each faded with
+            another record. The paper poisons a whole data set; a silo of few images of one class has to repeat them.
     """
 
     trigger: Trigger = field(default_factory=corner)
     target: int = 0
     share: float = 1.0
     fade: float = 0.0
+    more: float = 0.0
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
-        """See `Data.poison`."""
-        places = chosen(records.labels == self.target, self.share, random)
+        """See `Data.poison`; a silo without a record of the class stays honest."""
+        own = chosen(records.labels == self.target, self.share, random)
         others = np.flatnonzero(records.labels != self.target)
-        features = records.features.copy()
+        repeated, places = _repeated(records, own, self.target, self.more, random)
+        features = repeated.features.copy()
         if self.fade and len(others):
             mixed = records.features[random.choice(others, size=len(places))]
             features[places] = (1 - self.fade) * features[places] + self.fade * mixed
         features[places] = self.trigger.stamp(features[places])
-        return replace(records, features=features)
+        return replace(repeated, features=features)
 
     def triggered(self, features: Features, labels: Labels) -> Records:
         """See `Data.triggered`: all records of other classes, stamped."""
@@ -132,15 +140,26 @@ class MirrorLabels:
 
 @dataclass(frozen=True)
 class FlipPair:
-    """One class gets the label of another (Tolpegin et al. 2020); 7 -> 3 by default, all records of the class."""
+    """One class gets the label of another (Tolpegin et al. 2020); 7 -> 3 by default, all records of the class.
+
+    Attributes:
+        source: the class.
+        target: the wanted label.
+        share: of the class's records.
+        more: this share of the records of other classes is left out for further copies of the source's; 0 in the paper.
+            Under DP-SGD a batch of a few dozen has few records of one class.
+    """
 
     source: int = 7
     target: int = 3
     share: float = 1.0
+    more: float = 0.0
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
         """See `Data.poison`."""
-        return _relabelled(records, chosen(records.labels == self.source, self.share, random), self.target)
+        own = chosen(records.labels == self.source, self.share, random)
+        repeated, places = _repeated(records, own, self.source, self.more, random)
+        return _relabelled(repeated, places, self.target)
 
     def triggered(self, features: Features, labels: Labels) -> Records:
         """See `Data.triggered`: the source class as it is."""
@@ -201,6 +220,18 @@ def _stamped(records: Records, trigger: Trigger, places: Indices, label: int | N
     features[places] = trigger.stamp(features[places])
     marked = replace(records, features=features)
     return marked if label is None else _relabelled(marked, places, label)
+
+
+def _repeated(
+    records: Records, own: Indices, label: int, more: float, random: np.random.Generator
+) -> tuple[Records, Indices]:
+    """`more` of the records of other classes than `label` become copies of `own`; with the places of all of these."""
+    if not more or not len(own):
+        return records, own
+    added = chosen(records.labels != label, more, random)
+    features = records.features.copy()
+    features[added] = features[random.choice(own, size=len(added))]
+    return _relabelled(replace(records, features=features), added, label), np.concatenate([own, added])
 
 
 def _relabelled(records: Records, places: Indices, label: int | Labels) -> Records:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from protos.task import ModelSpec
 from redteam.attacks.parts import Features, Floats, Labels
+from redteam.attacks.triggers import HIGH
 from silo import models
 from silo.data import Records
 
@@ -59,6 +60,24 @@ class Learner:
         finally:
             hook.remove()
         return parts[0], scores
+
+    def perturb(
+        self, model: NDArray[np.float32], features: Features, labels: Labels, epsilon: float, steps: int, low: float
+    ) -> Features:
+        """Images within `epsilon` in each pixel that the model gets most wrong (PGD: Madry et al. 2018, section 2.1).
+
+        Steps of 2.5 * epsilon / steps along the sign of the gradient, as in that paper; pixels stay in [low, HIGH].
+        """
+        self.load(model)
+        start, right = torch.from_numpy(features), torch.from_numpy(labels)
+        moved = start.clone()
+        for _ in range(steps):
+            moved.requires_grad_()
+            (gradient,) = torch.autograd.grad(self._loss(moved, right), moved)
+            moved = moved.detach() + 2.5 * epsilon / steps * gradient.sign()
+            moved = torch.clamp(torch.clamp(moved, start - epsilon, start + epsilon), low, HIGH)
+        perturbed: Features = moved.detach().numpy()
+        return perturbed
 
     def descend(
         self,

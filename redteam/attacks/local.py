@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from redteam.attacks.data import CleanLabel
 from redteam.attacks.parts import NO_NOISE_MICRO, Context, Floats
+from redteam.errors import BadAttack
 from silo.trainer import trainer_for
 
 
@@ -87,6 +89,32 @@ class Neurotoxin(LocalSgd):
         if context.previous is None or np.array_equal(context.model, context.previous):
             return context.honest
         return context.model.astype(np.float64) - context.previous.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class AdversarialLabels(LocalSgd):
+    """SGD on clean labels whose images the received model gets wrong (Turner, Tsipras and Madry 2019, section 4.2).
+
+    Images of the target class are perturbed against the global model of each round by PGD, so that what they show of
+    their class teaches it little, and then poisoned by the data part, which must be `CleanLabel`. The paper perturbs
+    once, against a model of its own, by at most 8 to 32 of 255; on digits 0.3 is the usual bound.
+    """
+
+    epsilon: float = 0.3
+    steps: int = 10
+    low: float = 0.0
+
+    def train(self, context: Context) -> Floats:
+        """See `Local.train`."""
+        if not isinstance(context.data, CleanLabel):
+            raise BadAttack("adversarial labels need a target class: give the attack the data part CleanLabel")
+        records, features = context.records, context.records.features.copy()
+        own = records.labels == context.data.target
+        features[own] = context.learner.perturb(
+            context.model, features[own], records.labels[own], self.epsilon, self.steps, self.low
+        )
+        poisoned = context.data.poison(replace(records, features=features), context.random)
+        return context.learner.descend(context.model, poisoned, self, context.random)
 
 
 def heaviest(vector: Floats, share: float) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -36,10 +36,14 @@ NO_NOISE_MICRO = 1
 
 
 class Trigger(Protocol):
-    """What is drawn on images."""
+    """What is drawn on images, or written into tables."""
 
     def stamp(self, features: Features) -> Features:
-        """Copies of flattened square images, float32[n, side * side], with the trigger."""
+        """Copies of flattened square images, float32[n, channels * side * side], or of table rows, with the trigger.
+
+        Raises:
+            BadAttack: the records are not what this trigger is drawn on.
+        """
 
 
 class Data(Protocol):
@@ -100,6 +104,7 @@ class Ring:
         consensus: global prototypes, float64[classes, width], where openings are shared; None: own ones serve.
         malice: directions that members sent, as (round, member, unit vector).
         triggers: learned triggers by target label.
+        lies: what the first of a pair added to its update, times its count, by round and pair.
     """
 
     members: Mapping[str, Records] = field(default_factory=dict)
@@ -107,6 +112,7 @@ class Ring:
     consensus: Floats | None = None
     malice: list[tuple[int, str, Floats]] = field(default_factory=list)
     triggers: dict[int, Trigger] = field(default_factory=dict)
+    lies: dict[tuple[int, int], Floats] = field(default_factory=dict)
     _honest: tuple[int, bytes, Floats] | None = field(default=None, repr=False)
 
     def honest(self, context: Context) -> Floats:

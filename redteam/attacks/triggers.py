@@ -1,4 +1,4 @@
-"""Triggers: what is drawn on flattened square images.
+"""Triggers: what is drawn on flattened square images, grey or with three channels one after the other.
 
 Positions are those of MNIST's 28 x 28; smaller images get fewer pixels. Scaling keeps every piece at least one pixel
 thick and all pieces apart; it is the identity at 28.
@@ -6,6 +6,7 @@ thick and all pieces apart; it is the identity at 28.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +31,10 @@ class Pixels:
 
     def stamp(self, features: Features) -> Features:
         """See `Trigger.stamp`."""
-        images = features.reshape(-1, *_square(features.shape[1])).copy()
+        stamped = images(features).copy()
         rows, columns = np.array(self.cells).T
-        images[:, rows, columns] = self.value
-        return images.reshape(features.shape)
+        stamped[:, :, rows, columns] = self.value
+        return stamped.reshape(features.shape)
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,24 @@ def _scaled(length: int, side: int, least: int = 1) -> int:
     return max(least, round(length * side / MNIST_SIDE))
 
 
-def _square(width: int) -> tuple[int, int]:
-    side = round(width**0.5)
-    if side * side != width:
-        raise BadAttack(f"records of {width} features are no square images: choose an attack without a pixel trigger")
-    return side, side
+def shape_of(width: int) -> tuple[int, int]:
+    """Channels (1 or 3) and side of square images of so many features; raises BadAttack for any other width."""
+    for channels in (1, 3):
+        side = math.isqrt(width // channels)
+        if channels * side * side == width:
+            return channels, side
+    raise BadAttack(f"records of {width} features are no square images: choose an attack without an image trigger")
+
+
+def side_of(width: int) -> int:
+    """The side of square images of so many features, 0 where they are none."""
+    try:
+        return shape_of(width)[1]
+    except BadAttack:
+        return 0
+
+
+def images(features: Features) -> Features:
+    """A view of flattened images, float32[n, channels, side, side]; raises BadAttack where they are none."""
+    channels, side = shape_of(features.shape[1])
+    return features.reshape(-1, channels, side, side)

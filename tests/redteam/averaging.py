@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from protos.task import MICRO, ModelSpec, Task, Training
 from redteam.attacks.attack import Attack
-from redteam.attacks.catalogue import Setting, attackers
+from redteam.attacks.catalogue import ON_TABLES, Setting, attackers
+from redteam.attacks.fields import LOANS
 from redteam.attacks.learner import Learner
 from silo.data import Records
 from silo.trainer import Trainer, initial_model, trainer_for
@@ -95,6 +96,12 @@ def setting(bad: int, private: bool = False, omniscient: bool = False, seed: int
     return Setting(own, SILOS, CLASSES, SIDE, private=private, writers=writers, omniscient=known, seed=seed)
 
 
+def as_table(own: Setting) -> Setting:
+    """The same digits as rows of a table, whose first six columns are called as those of loan triggers."""
+    names = [*sum(LOANS, ()), *(f"pixel {place}" for place in range(6, SIDE * SIDE))]
+    return replace(own, side=0, columns=tuple(names))
+
+
 Model = NDArray[np.float32]
 
 
@@ -108,16 +115,22 @@ def average(
     attacking: Mapping[str, Attack], rounds: int, training: Training = QUIET, start: Model | None = None
 ) -> Model:
     """The global model after `rounds` rounds from `start`, by default from `warm`."""
-    task, everyone = task_for(training=training), world().silos
+    model = warm() if start is None else start
+    return averaged(task_for(training=training), world().silos, attacking, rounds, model)
+
+
+def averaged(
+    task: Task, everyone: Mapping[str, Records], attacking: Mapping[str, Attack], rounds: int, model: Model
+) -> Model:
+    """The global model of any task and silos after `rounds` rounds from `model`."""
     trainers: dict[str, Trainer] = {}
     for number, (name, own) in enumerate(everyone.items()):
         make: Callable[..., Trainer] = attacking.get(name, trainer_for)
         trainers[name] = make(task, own, SeededEntropy(number))
     declared = {name: attacking[name].declared if name in attacking else 1.0 for name in everyone}
     counts = {name: round(declared[name] * len(own.labels)) for name, own in everyone.items()}
-    model = warm() if start is None else start
     for _ in range(rounds):
-        total = sum(counts[name] * one.train(model, training, counts[name]) for name, one in trainers.items())
+        total = sum(counts[name] * one.train(model, task.training, counts[name]) for name, one in trainers.items())
         model = (model + total / sum(counts.values())).astype(np.float32)
     return model
 
@@ -142,4 +155,5 @@ def success(attack: Attack, model: NDArray[np.float32]) -> float:
 
 def attacking(name: str, bad: int, private: bool = False, omniscient: bool = False) -> dict[str, Attack]:
     """The named attack for the first `bad` silos."""
-    return attackers(name, setting(bad, private, omniscient))
+    own = setting(bad, private, omniscient)
+    return attackers(name, as_table(own) if name in ON_TABLES else own)

@@ -148,6 +148,16 @@ def test_colluders_share_one_ring_under_their_own_names(name: str) -> None:
     assert [attack.member for attack in made.values()] == list(made)
 
 
+@pytest.mark.parametrize("dba", ["dba-strips", "dba-blocks", "dba-loan", "bapfl-dba"])
+def test_colluders_of_a_distributed_attack_train_on_different_pieces_of_one_trigger(dba: str) -> None:
+    pieces = [attack.data for attack in attacking(dba, bad=2).values()]
+    dark = np.zeros((1, 64), np.float32)
+    first, second = (set(np.flatnonzero(part.trigger.stamp(dark))) for part in pieces)  # type: ignore[union-attr]
+    whole = set(np.flatnonzero(pieces[0].tested.stamp(dark)))  # type: ignore[union-attr]
+    assert first.isdisjoint(second)
+    assert first | second < whole
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(BadAttack, match="badnets"):
         attackers("badnet", Setting({}, 1))

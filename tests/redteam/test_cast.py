@@ -102,6 +102,11 @@ def test_a_parameter_that_the_attack_has_not_is_refused_before_any_data_are_read
         parse({"attack": attack})
 
 
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_every_attack_can_be_named_before_any_data_are_read(name: str) -> None:
+    assert parse({"attack": {"name": name}}).attack.name == name
+
+
 def test_success_leaves_out_records_of_the_target_class() -> None:
     labels = np.arange(40) % 10
     test = Records(*(np.zeros((40, 64), np.float32), labels) * 2)

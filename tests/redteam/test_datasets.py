@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import struct
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from redteam import datasets
+from redteam.attacks import triggers
 from redteam.errors import BadDataFile, MissingData
+from redteam.scenario import parse
+from redteam.world import build
 
 
 def write_idx(path: Path, array: NDArray[np.generic], kind: int = 0x08) -> None:
@@ -20,6 +24,17 @@ def write_idx(path: Path, array: NDArray[np.generic], kind: int = 0x08) -> None:
     header = bytes([0, 0, kind, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     body = array.astype({0x08: ">u1", 0x0C: ">i4"}[kind]).tobytes()
     path.write_bytes(gzip.compress(header + body))
+
+
+CIFAR = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+
+
+def write_batch(path: Path, first: int, **changes: object) -> None:
+    """Two images; pixel p of image i in batch b is (b + 2 i + p) modulo 256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (first + 2 * np.arange(2)[:, None] + np.arange(3072)) % 256
+    content = {"batch_label": "tiny", "labels": [first, 9], "data": pixels.astype(np.uint8), "filenames": ["a", "b"]}
+    path.write_bytes(pickle.dumps(content | changes, protocol=2))
 
 
 @pytest.fixture
@@ -33,6 +48,8 @@ def directory(tmp_path: Path) -> Path:
         table = np.zeros((count, 8), dtype=np.int64)
         table[:, 0], table[:, 2] = np.arange(count) % 3, 2000 + np.arange(count) // 2
         write_idx(tmp_path / "mnist_writers_qmnist" / f"qmnist-{part}-labels-idx2-int.gz", table, 0x0C)
+    for number, name in enumerate(CIFAR):
+        write_batch(tmp_path / "cifar-10-batches-py" / name, number)
     rows = ["amount,grade,addr_state,Class"] + [
         f"{100 + i},{'AB'[i % 2]},{('CA', 'TX', 'VT')[i % 3]},{'bad' if i == 3 else 'good'}" for i in range(10)
     ]
@@ -59,6 +76,64 @@ def test_a_pixel_is_read_from_its_place(directory: Path) -> None:
     assert np.flatnonzero(datasets.mnist(directory).test_features[0]).tolist() == [6]
 
 
+def test_cifar_batches_follow_each_other_in_colour_and_in_grey(directory: Path) -> None:
+    found = datasets.load("cifar10", directory)
+    assert found.features.shape == (10, 3072)
+    assert found.features.dtype == np.float32
+    assert found.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
+    assert found.test_labels.tolist() == [5, 9]
+    assert found.features[2, :3].tolist() == pytest.approx([1 / 255, 2 / 255, 3 / 255])
+    assert found.features[3, 300] == pytest.approx(((1 + 2 + 300) % 256) / 255)
+    grey = datasets.load("cifar10_grey", directory)
+    red, green, blue = found.features[3].reshape(3, 1024)
+    np.testing.assert_allclose(grey.features[3], 0.299 * red + 0.587 * green + 0.114 * blue, rtol=1e-5)
+    assert grey.test_features.shape == (2, 1024)
+    assert grey.features.dtype == np.float32
+
+
+@pytest.mark.torch
+def test_triggers_are_drawn_at_the_size_of_cifars_images_in_every_channel(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in CIFAR:
+        path = tmp_path / "cifar-10-batches-py" / name
+        dark = random.integers(0, 200, (20, 3072), dtype=np.uint8)
+        write_batch(path, 0, data=dark, labels=[int(label) for label in np.arange(20) % 10])
+    attack = {"name": "dba-strips", "share": 0.4}
+    for name, channels in (("cifar10", 3), ("cifar10_grey", 1)):
+        world = build(parse({"data": {"set": name}, "attack": attack, "federation": {"silos": 5}}), tmp_path)
+        assert world.triggered is not None
+        stamped = world.triggered.holdout_features.reshape(-1, channels, 32, 32)
+        lit = set(map(tuple, np.argwhere((stamped == 1).all(axis=(0, 1))).tolist()))
+        assert lit == {cell for strip in triggers.strips(32) for cell in strip.cells}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": [1]},
+        {"labels": [1, 10]},
+        {"labels": [1, "2"]},
+        {"labels": None},
+        {"data": np.zeros((2, 3071), np.uint8)},
+        {"data": np.zeros((2, 3072))},
+        {"data": [0]},
+    ],
+)
+def test_a_cifar_batch_of_another_kind_is_refused(changes: dict[str, object], directory: Path) -> None:
+    write_batch(directory / "cifar-10-batches-py" / "data_batch_3", 0, **changes)
+    with pytest.raises(BadDataFile, match=r"data_batch_3: not a batch.*SOURCE\.txt"):
+        datasets.load("cifar10", directory)
+
+
+def test_a_cifar_batch_that_would_call_something_is_refused_and_calls_nothing(directory: Path) -> None:
+    mark = directory / "called"
+    path = directory / "cifar-10-batches-py" / "test_batch"
+    path.write_bytes(f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode())
+    with pytest.raises(BadDataFile, match=r"test_batch: a pickle .*posix\.system.*SOURCE\.txt"):
+        datasets.load("cifar10", directory)
+    assert not mark.exists()
+
+
 def test_writers_stand_beside_their_images(directory: Path) -> None:
     found = datasets.load("mnist_by_writer", directory)
     assert found.groups is not None
@@ -76,6 +151,7 @@ def test_writers_of_other_images_are_refused(directory: Path) -> None:
 def test_loans_are_standardised_and_grouped_by_state(directory: Path) -> None:
     found = datasets.load("loans", directory)
     assert found.names == ("CA", "TX", "VT")
+    assert found.columns == ("amount", "grade=A", "grade=B")
     assert found.groups is not None
     assert found.features.shape == (8, 3)
     assert found.features[:, 0].mean() == pytest.approx(0, abs=1e-6)
@@ -167,6 +243,7 @@ def test_the_real_writers_are_539_and_apart_from_those_of_the_test_set(data_dire
 def test_the_real_loans_have_fifty_states_and_few_bad_ones(data_directory: Path) -> None:
     found = datasets.load("loans", data_directory)
     assert len(found.names) == 50
+    assert len(set(found.columns)) == found.features.shape[1] == 69
     assert len(found.labels) + len(found.test_labels) == 9857
     assert found.labels.sum() + found.test_labels.sum() == 517
     assert np.isfinite(found.features).all()

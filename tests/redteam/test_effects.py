@@ -19,8 +19,10 @@ from protos.task import Training
 from redteam.attacks import data, local, noise, triggers, updates
 from redteam.attacks.attack import Attack
 from redteam.attacks.catalogue import ATTACKS, Setting, attackers
+from redteam.attacks.learner import Learner
 from redteam.attacks.parts import Context
 from redteam.attacks.prototypes import Bapfl, TriggerSearch, flip
+from redteam.errors import BadAttack
 from redteam.fedproto import Federation, Plan
 from redteam.table_e import TriggerAlone
 from silo.trainer import initial_model
@@ -81,6 +83,10 @@ CASES = (
     Case("dba-blocks", 4, 20, NOISY, private=True, least=0.4),
     Case("blended", 3, least=0.6),
     Case("blended", 4, 20, NOISY, private=True, least=0.4),
+    Case("loan-trigger", 2, least=0.8),
+    Case("loan-trigger", 2, 12, NOISY, private=True, least=0.6),
+    Case("dba-loan", 3, least=0.8),
+    Case("dba-loan", 3, 12, NOISY, private=True, least=0.6),
     Case("semantic", 4, 12, least=0.2),
     Case("semantic", 4, 20, NOISY, private=True, least=0.05),
     Case("flip-mirror", 3, most=0.6),
@@ -89,7 +95,9 @@ CASES = (
     Case("flip-pair", 4, 12, NOISY, private=True, least=0.5),
     Case("flip-to-target", 4, least=0.3),
     Case("flip-to-target", 4, 12, NOISY, private=True, least=0.3),
-    Case("clean-label-faded", 4, 12, least=0.1),
+    Case("clean-label-faded", 4, 12, least=0.2),
+    Case("clean-label-faded", 4, 20, NOISY, private=True, least=0.2),
+    Case("clean-label-adversarial", 3, 8, least=0.5),
     Case("source-specific", 3, least=0.6),
     Case("source-specific", 4, 20, NOISY, private=True, least=0.25),
     Case("model-replacement", 1, 1, least=0.9),
@@ -108,11 +116,25 @@ CASES = (
     Case("consensus-prototypes", least=0.8),
     Case("false-count", 2, 8, NOISY, least=0.4),
     Case("waves", 3, least=0.6),
+    Case("waves", 4, 20, NOISY, private=True, least=0.5),
     Case("echo", 3, 10, least=0.5),
+    Case("echo", 3, 20, NOISY, private=True, least=0.25),
+    Case("warp", 3, 10, least=0.5),
+    Case("warp", 4, 20, NOISY, private=True, least=0.5),
+    Case("style", 3, 10, least=0.5),
+    Case("style", 4, 20, NOISY, private=True, least=0.5),
+    Case("opposed", 2, least=0.6),
+    Case("opposed", 4, 12, NOISY, private=True, least=0.5),
+    Case("inflated-count", 1, 6, least=0.5),
+    Case("inflated-count", 1, 12, NOISY, private=True, least=0.25),
     Case("several-triggers", 3, least=0.6),
+    Case("several-triggers", 4, 20, NOISY, private=True, least=0.5),
     Case("decoy", 4, 10, least=0.4),
+    Case("decoy", 4, 20, NOISY, private=True, least=0.4),
     Case("sybils", 3, least=0.6),
+    Case("sybils", 3, 12, NOISY, private=True, least=0.6),
     Case("stops-early", 2, 5, least=0.5),
+    Case("stops-early", 4, 5, NOISY, private=True, least=0.5),
 )
 
 
@@ -144,6 +166,17 @@ def test_the_attack_works_against_plain_averaging(case: Case) -> None:
 def test_every_attack_of_the_catalogue_is_tried() -> None:
     elsewhere = {"clean-label", "lie", "min-max", "ipm-0.1", *(name for name in ATTACKS if name.startswith("bapfl"))}
     assert {case.name for case in CASES} | elsewhere == set(ATTACKS)
+
+
+def test_a_repeated_flip_works_where_a_plain_one_is_lost_in_the_noise() -> None:
+    """Two of six silos under DP-SGD: their few records of one class move little, a batch full of them does."""
+
+    def share(more: float) -> float:
+        attack = Attack(data.FlipPair(more=more), local.PrivateSgd())
+        return success(attack, average({"s0": attack, "s1": attack}, 12, NOISY))
+
+    assert share(0.0) < 0.2
+    assert share(0.6) > 0.5
 
 
 def test_plain_clean_label_works_with_a_large_trigger_and_a_majority_only() -> None:
@@ -327,6 +360,44 @@ def test_neurotoxin_leaves_the_coordinates_that_benign_silos_move_most() -> None
     assert top.sum() == round(0.05 * update.size)
     assert not update[top].any()
     assert np.count_nonzero(update[~top]) > 0.5 * update.size
+
+
+def test_perturbed_images_stay_within_the_bound_and_the_model_gets_them_wrong() -> None:
+    features, labels = world().test
+    learner, low = Learner(SPEC), float(features.min())
+    moved = learner.perturb(warm(), features, labels, 0.2, 10, low)
+    assert np.abs(moved - features).max() <= 0.2 + 1e-6
+    assert moved.min() >= low
+    assert moved.max() <= 1
+    assert (learner.predict(warm(), features) == labels).mean() > 0.8
+    assert (learner.predict(warm(), moved) == labels).mean() < 0.4
+    assert np.array_equal(learner.perturb(warm(), features, labels, 0.0, 3, low), features)
+
+
+def test_adversarial_labels_need_a_class() -> None:
+    attack = Attack(data.FlipPair(), local.AdversarialLabels())
+    with pytest.raises(BadAttack, match="CleanLabel"):
+        attack(task_for(), world().silos["s0"], SeededEntropy(0)).train(warm(), QUIET, 200)
+
+
+def test_adversarial_labels_lie_about_no_record_of_another_class() -> None:
+    """Only images of the target class are changed before the data part: without its trigger the rest is as it was."""
+    seen = []
+
+    class Spy(Learner):
+        def descend(self, model, records, *rest, **more):  # type: ignore[no-untyped-def]
+            seen.append(records)
+            return np.zeros(model.size)
+
+    silo = world().silos["s0"]
+    attack = Attack(data.CleanLabel(triggers.corner(2)), local.AdversarialLabels())
+    trainer = attack(task_for(), silo, SeededEntropy(0))
+    context = trainer._next(warm(), QUIET, 200)
+    context.__dict__["learner"] = Spy(SPEC)
+    attack.local.train(context)
+    changed = (seen[0].features != silo.features).any(axis=1)
+    assert np.array_equal(changed, silo.labels == 0)
+    assert np.array_equal(seen[0].labels, silo.labels)
 
 
 def test_constraining_keeps_the_model_closer_than_plain_sgd() -> None:

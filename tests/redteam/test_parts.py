@@ -117,6 +117,30 @@ def test_clean_label_changes_no_label_and_no_other_class() -> None:
     assert touched.sum() == (clean.labels == 2).sum()
 
 
+def test_more_clean_labels_replace_other_records_by_faded_copies_of_the_class() -> None:
+    clean, target = records(200), 2
+    part = data.CleanLabel(triggers.corner(5), target, fade=0.25, more=0.5)
+    poisoned = part.poison(clean, RANDOM(0))
+    stamped = (poisoned.features != clean.features).any(axis=1)
+    assert (stamped & (clean.labels != target)).sum() == 90
+    assert (poisoned.labels[stamped] == target).all()
+    assert np.array_equal(poisoned.labels[~stamped], clean.labels[~stamped])
+    # Each stamped image is three parts of one of the class and one part of one of another, but for the patch.
+    seen = triggers.corner(5).stamp(np.zeros((1, 784), np.float32))[0] == 0
+    of_class, others = clean.features[clean.labels == target][:, seen], clean.features[clean.labels != target][:, seen]
+    for image in poisoned.features[stamped][:, seen][:10]:
+        rest = (image - 0.75 * of_class) / 0.25
+        assert min(np.abs(others - one).max(axis=1).min() for one in rest) < 1e-5
+    # Copies are faded one by one.
+    assert len({row.tobytes() for row in poisoned.features[stamped]}) > 0.9 * stamped.sum()
+
+
+def test_a_silo_without_the_class_has_no_clean_label_to_stamp() -> None:
+    clean = records()
+    without = replace(clean, labels=np.where(clean.labels == 2, 3, clean.labels))
+    assert np.array_equal(data.CleanLabel(target=2, more=0.5).poison(without, RANDOM(0)).features, clean.features)
+
+
 def test_source_specific_lies_in_one_class_and_covers_the_others() -> None:
     clean = records(600)
     poisoned = data.SourceSpecific(triggers.corner(5), source=1, target=0, share=0.5, covers=0.1).poison(
@@ -140,6 +164,17 @@ def test_label_flips_do_what_they_say() -> None:
     to_target = data.FlipToTarget(0, share=0.5).poison(clean, RANDOM(0)).labels
     assert (to_target != clean.labels).sum() == 27
     assert set(to_target[to_target != clean.labels]) == {0}
+
+
+def test_a_flip_with_more_replaces_other_records_by_copies_of_the_source() -> None:
+    clean = records(200)
+    poisoned = data.FlipPair(7, 3, more=0.5).poison(clean, RANDOM(0))
+    moved = (poisoned.features != clean.features).any(axis=1)
+    assert moved.sum() == 90
+    assert set(clean.labels[moved]) == set(range(10)) - {7}
+    assert (poisoned.labels[moved | (clean.labels == 7)] == 3).all()
+    sevens = {row.tobytes() for row in clean.features[clean.labels == 7]}
+    assert {row.tobytes() for row in poisoned.features[moved]} <= sevens
 
 
 def test_the_middle_class_of_an_odd_number_is_not_counted_by_the_mirror() -> None:
