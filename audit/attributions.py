@@ -97,7 +97,7 @@ def judge(
     history: History, search: SearchView, find: str, table: Table, shown: Sequence[Shown] | None = None
 ) -> tuple[Judged, ...]:
     """What one table says of each silo, sorted by silo; `shown` saves reading the rounds again."""
-    trigger = search.triggers[find]
+    trigger = search.trigger(find)
     rounds = [
         Projected(
             number,
@@ -164,7 +164,7 @@ def contradicts(history: History, silo: str) -> str | None:
         if table is None or not newly & set(accused):
             continue
         mine = judge(history, view, case.find, from_bytes(table))
-        clear = {one.silo: _z(one) for one in mine if one.silo not in _guilty(history, case.find, mine)}
+        clear = {one.silo: _z(one) for one in mine if one.silo not in _guilty(history, mine)}
         for name in sorted(newly & set(accused) & set(clear)):
             if accused[name] - clear[name] > AGREEMENT_MICRO:
                 return name
@@ -176,7 +176,11 @@ def _case(history: History, find: str, made: Mapping[str, Table], shown: Sequenc
     if not made:
         return Case(find, 0, 0, ())
     found = judge(history, search, find, median(list(made.values())), shown)
-    agreeing = sum(_agree(found, judge(history, search, find, table, shown)) for table in made.values())
+    same: dict[bytes, bool] = {}
+    for table in made.values():  # honest ones are mostly alike to the bit
+        if table.tobytes() not in same:
+            same[table.tobytes()] = _agree(found, judge(history, search, find, table, shown))
+    agreeing = sum(same[table.tobytes()] for table in made.values())
     parts = tuple(Part(one.silo, one.scores, False) for one in found)
     return _concluded(history, Case(find, len(made), agreeing, parts))
 
@@ -185,15 +189,15 @@ def _concluded(history: History, case: Case) -> Case:
     """The case with the convictions that its recorded numbers lead to."""
     stands = case.agreeing >= 2 and 2 * case.agreeing > case.tables
     judged = [Judged(part.silo, part.scores, {}) for part in case.parts]
-    found = _guilty(history, case.find, judged) if stands else frozenset()
+    found = _guilty(history, judged) if stands else frozenset()
     parts = tuple(Part(part.silo, part.scores, part.silo in found) for part in case.parts)
     return Case(case.find, case.tables, case.agreeing, parts)
 
 
-def _guilty(history: History, find: str, found: Sequence[Judged]) -> frozenset[str]:
+def _guilty(history: History, found: Sequence[Judged]) -> frozenset[str]:
     rule = searches.rule_of(history)
     assert rule is not None
-    return guilty(found, history.search.triggers[find], rule.level_micro)
+    return guilty(found, rule.level_micro)
 
 
 def _agree(found: Sequence[Judged], other: Sequence[Judged]) -> bool:
@@ -221,7 +225,7 @@ def _exact(case: Case) -> tuple[object, ...]:
 def _convictions(history: History, cases: Sequence[Case]) -> tuple[Conviction, ...]:
     found: dict[str, tuple[int, str]] = {}
     for case in cases:
-        trigger = history.search.triggers[case.find]
+        trigger = history.search.trigger(case.find)
         source = "inputs" if trigger.source is None else f"inputs of class {trigger.source}"
         how = "as they are" if trigger.flip else "under a trigger"
         for part in case.parts:

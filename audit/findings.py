@@ -42,7 +42,10 @@ class PartFacts:
 
 @dataclass(frozen=True)
 class FindFacts:
-    """A confirmed find. `reporters` found it themselves; without attribution there are no tables and no parts."""
+    """A confirmed find. `reporters` found it themselves; without attribution there are no tables and no parts.
+
+    Of a trigger that stands, `yes` and `no` say only for how many silos it still works.
+    """
 
     find: Digest
     trigger: Trigger
@@ -58,7 +61,7 @@ class FindFacts:
 @dataclass(frozen=True)
 class SearchFacts:
     """One search: `clean` (a quorum reported, nothing was confirmed), `answered` (nothing that forbids a release),
-    `finds` (something that does), `few` reports, or still `open`.
+    `finds` (something that does), `few` reports, or still `open`. `standing`: earlier finds that still work.
     """
 
     round: Positive
@@ -68,6 +71,7 @@ class SearchFacts:
     silent: tuple[Name, ...]
     unconfirmed: Natural
     finds: tuple[FindFacts, ...]
+    standing: tuple[FindFacts, ...]
 
 
 def search_facts(history: History) -> tuple[SearchFacts, ...]:
@@ -130,6 +134,7 @@ def _search(history: History, view: SearchView) -> SearchFacts:
         silent=view.silent,
         unconfirmed=len(set(view.triggers) - confirmed) if view.closed else 0,
         finds=tuple(_find(history, view, one) for one in view.confirmed),
+        standing=tuple(_find(history, view, one) for one in view.working),
     )
 
 
@@ -138,7 +143,7 @@ def _find(history: History, view: SearchView, one: Confirmed) -> FindFacts:
     case = next((case for case in cases if case.find == one.find), None)
     return FindFacts(
         find=one.find,
-        trigger=view.triggers[one.find],
+        trigger=view.trigger(one.find),
         reporters=view.reporters(one.find),
         success_micro=one.success_micro,
         yes=one.yes,

@@ -292,14 +292,14 @@ def _search(history: History, body: Search, record: Record, digest: str) -> None
 
 def _searched(history: History, body: Searched, record: Record, digest: str) -> None:
     view = history.search
-    view.reports = {signed.signer: decode(SearchReport, signed.body) for signed in body.reports}
+    view.receive({signed.signer: decode(SearchReport, signed.body) for signed in body.reports})
     view.searched_digest, view.silent = digest, body.silent
 
 
 def _clean(history: History, body: Clean, record: Record, digest: str) -> None:
     view = history.search
     if history.phase is Phase.SEARCHING:
-        view.reports = {signed.signer: decode(SearchReport, signed.body) for signed in body.reports}
+        view.receive({signed.signer: decode(SearchReport, signed.body) for signed in body.reports})
         view.silent = body.silent
     view.answers = {signed.signer: decode(FindAnswers, signed.body) for signed in body.answers}
     view.closed = True
@@ -308,7 +308,7 @@ def _clean(history: History, body: Clean, record: Record, digest: str) -> None:
 def _finds(history: History, body: Finds, record: Record, digest: str) -> None:
     view = history.search
     view.answers = {signed.signer: decode(FindAnswers, signed.body) for signed in body.answers}
-    view.confirmed, view.finds_digest = body.confirmed, digest
+    view.confirmed, view.working, view.finds_digest = body.confirmed, body.working, digest
 
 
 def _attributed(history: History, body: Attributed, record: Record, digest: str) -> None:

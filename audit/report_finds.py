@@ -28,7 +28,7 @@ def searches(certificate: Certificate) -> str:
     rows = "".join(_row(one) for one in certificate.searches)
     heads = "".join(f"<th>{name}</th>" for name in ("After round", "Model", "Result", "Reports", "Silent"))
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    finds = "".join(_find(one, find) for one in certificate.searches for find in one.finds)
+    finds = "".join(_find(one, find) for one in certificate.searches for find in (*one.finds, *one.standing))
     return table + finds + (_NOTE if finds else "")
 
 
@@ -43,8 +43,9 @@ def _row(facts: SearchFacts) -> str:
 
 
 def _find(facts: SearchFacts, find: FindFacts) -> str:
+    how = "borne out by" if find in facts.finds else "found by an earlier search, still works for"
     text = (
-        f"{described(find.trigger)}; success {find.success_micro / MICRO:.0%}; borne out by {find.yes} silos, not by "
+        f"{described(find.trigger)}; success {find.success_micro / MICRO:.0%}; {how} {find.yes} silos, not by "
         f"{find.no}; {find.agreeing} of {find.tables} tables agree."
     )
     return f"<h3>After round {facts.round}: {escape(text[0].upper() + text[1:])}</h3>{svg(find.trigger)}{_parts(find)}"

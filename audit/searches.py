@@ -10,6 +10,11 @@ anybody else's, has a find of the same target and source that is not much smalle
 silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
 silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
 
+A trigger that a model has by nature is unlearnt: what comes back under inoculation, somebody teaches. Inoculation may
+leave of it too little for the next search to find. So a trigger that was confirmed again *stands*: each later search
+measures it, and where it still works for more than half of the silos it is attributed anew, found or not. It forbids
+nothing by that.
+
 A confirmed trigger forbids the release of the model. So does a flip, unless an earlier search confirmed it and nobody
 is convicted for it: models confuse some classes by nature, accuracy shows it, and honest records are the answer to it.
 """
@@ -35,7 +40,11 @@ if TYPE_CHECKING:
     from audit.history import History
 
 MAX_ATTRIBUTED = 4
-"""Most finds of one search that are attributed."""
+"""Most triggers that one search attributes, found now or before."""
+SAME, UNLEARNT = 90, 70
+"""Least cosine of two masks, in hundredths: of searches that ended in the same trigger, and of triggers of which
+unlearning one unlearns the other. On MNIST and digits what was taught comes back with 0.7 to 0.99 after a few searches,
+what nobody taught with 0.3 to 0.5; over the latter, inoculation makes no honest silo negative."""
 ALIKE = 1.5
 """A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
 
@@ -45,6 +54,8 @@ class SearchView:
     """One search as far as the log tells it. Digests are of the records that carried the bodies.
 
     `adopted` is the record that made the model current; `sealed` its sealed copy, and of which round and key epoch.
+    `standing` are triggers that earlier searches confirmed again, newest first; `working` what was measured of those
+    that still work; `triggers` every reported one by its digest, sorted.
     """
 
     search: Search
@@ -54,22 +65,33 @@ class SearchView:
     sealed: str | None
     sealed_round: int
     epoch: int
+    standing: dict[str, Trigger] = field(default_factory=dict)
     reports: dict[str, SearchReport] = field(default_factory=dict)
+    triggers: dict[str, Trigger] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
     searched_digest: str = ""
     answers: dict[str, FindAnswers] = field(default_factory=dict)
     confirmed: tuple[Confirmed, ...] = ()
+    working: tuple[Confirmed, ...] = ()
     finds_digest: str = ""
     attributions: dict[str, Attribution] = field(default_factory=dict)
     attributed: Attributed | None = None
     blocking: tuple[str, ...] = ()
     closed: bool = False
 
+    def receive(self, reports: dict[str, SearchReport]) -> None:
+        """The reports are in."""
+        found = (find.trigger for report in reports.values() for find in report.finds)
+        self.reports, self.triggers = reports, dict(sorted((digest_of(trigger), trigger) for trigger in found))
+
+    def trigger(self, find: str) -> Trigger:
+        """The reported or standing trigger of that digest."""
+        return self.standing[find] if find in self.standing else self.triggers[find]
+
     @property
-    def triggers(self) -> dict[str, Trigger]:
-        """Every reported trigger by its digest, sorted."""
-        found = (find.trigger for report in self.reports.values() for find in report.finds)
-        return dict(sorted((digest_of(trigger), trigger) for trigger in found))
+    def measurable(self) -> tuple[str, ...]:
+        """Digests of what every silo measures, sorted."""
+        return tuple(sorted({*self.triggers, *self.standing}))
 
     def reporters(self, find: str) -> tuple[str, ...]:
         """Silos that reported a trigger."""
@@ -116,19 +138,19 @@ def derive_search(history: History) -> Search:
 
 
 def derive_reported(history: History, reports: tuple[Signed, ...], silent: tuple[str, ...]) -> Searched | Clean:
-    """What follows the silos' reports: a check of the finds, or, without any, the end."""
+    """What follows the silos' reports: a check of the finds, or, without any and with none standing, the end."""
     search = history.search.search
-    if any(decode(SearchReport, signed.body).finds for signed in reports):
+    if history.search.standing or any(decode(SearchReport, signed.body).finds for signed in reports):
         return Searched(search.round, search.model, reports, silent)
     return Clean(search.round, search.model, reports, (), silent)
 
 
 def derive_checked(history: History, answers: tuple[Signed, ...], silent: tuple[str, ...]) -> Finds | Clean:
-    """What follows the silos' measurements: the confirmed finds, or, without any, the end."""
+    """What follows the silos' measurements: finds that are confirmed or stand and still work, or the end."""
     search = history.search.search
-    confirmed = _confirmed(history, answers)
-    if confirmed:
-        return Finds(search.round, search.model, answers, silent, confirmed)
+    confirmed, working = _checked(history, answers)
+    if confirmed or working:
+        return Finds(search.round, search.model, answers, silent, confirmed, working)
     return Clean(search.round, search.model, (), answers, silent)
 
 
@@ -140,8 +162,8 @@ def drawn(history: History) -> tuple[str, ...]:
 
 
 def to_attribute(view: SearchView) -> tuple[str, ...]:
-    """Digests of the confirmed finds that are attributed, sorted."""
-    return tuple(one.find for one in view.confirmed if one.attributed)
+    """Digests of the triggers that are attributed, sorted."""
+    return tuple(sorted(one.find for one in (*view.confirmed, *view.working) if one.attributed))
 
 
 def triggers(history: History) -> tuple[Trigger, ...]:
@@ -170,11 +192,23 @@ def blocking(history: History, view: SearchView) -> tuple[str, ...]:
 def inoculated(history: History, trigger: Trigger, number: int) -> bool:
     """Whether silos trained against nearly this trigger in round `number`: an earlier search confirmed it."""
     return any(
-        _nearly(trigger, view.triggers[one.find])
+        _nearly(trigger, view.triggers[one.find], UNLEARNT)
         for view in history.searches
         if view.search.round < number
         for one in view.confirmed
     )
+
+
+def standing(history: History) -> dict[str, Trigger]:
+    """Triggers confirmed again, flips aside, newest first, of nearly equal ones the newest; at most MAX_ATTRIBUTED."""
+    found: dict[str, Trigger] = {}
+    for view in reversed(history.searches):
+        for one in view.confirmed:
+            trigger = view.triggers[one.find]
+            came_back = not trigger.flip and inoculated(history, trigger, view.search.round)
+            if came_back and not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
+                found[one.find] = trigger
+    return dict(list(found.items())[:MAX_ATTRIBUTED])
 
 
 def denied(history: History, silo: str, model: str) -> tuple[str, ...]:
@@ -218,7 +252,8 @@ def newest_clean(history: History) -> SearchView | None:
 def open_search(history: History, body: Search, digest: str) -> SearchView:
     """The view of a search that was asked for now."""
     quorum = quorum_of(history.genesis.policy, len(history.active))
-    return SearchView(body, digest, history.adopted, quorum, history.sealed, history.sealed_round, history.epoch)
+    sealed = history.sealed, history.sealed_round, history.epoch
+    return SearchView(body, digest, history.adopted, quorum, *sealed, standing(history))
 
 
 def _searched(history: History) -> bool:
@@ -236,33 +271,44 @@ def _believed(history: History, silo: str) -> dict[str, Trigger]:
     return found
 
 
-def _confirmed(history: History, answers: Iterable[Signed]) -> tuple[Confirmed, ...]:
+def _checked(history: History, answers: Iterable[Signed]) -> tuple[tuple[Confirmed, ...], tuple[Confirmed, ...]]:
+    """Confirmed finds, and what stands, works and is none of those again; by digest."""
     view = history.search
-    measured: dict[str, dict[str, int]] = {find: {} for find in view.triggers}
+    measured: dict[str, dict[str, int]] = {find: {} for find in view.measurable}
     for signed in answers:
         for answer in decode(FindAnswers, signed.body).answers:
             measured[answer.find][signed.signer] = answer.success_micro
-    votes = {find: _vote(history, find, values) for find, values in measured.items()}
-    found = {find: vote for find, vote in votes.items() if vote is not None}
+    votes = {find: vote for find, values in measured.items() if (vote := _vote(history, find, values)) is not None}
+    found = {find: vote for find, vote in votes.items() if find in view.triggers}
     chosen = _chosen(view, {find: success for find, (success, _, _) in found.items()})
-    return tuple(Confirmed(find, *found[find], find in chosen) for find in sorted(found))
+    new = [view.triggers[find] for find in chosen]
+    again = [find for find, old in view.standing.items() if not any(_nearly(old, one, SAME) for one in new)]
+    works = set([find for find in again if find in votes and find not in found][: MAX_ATTRIBUTED - len(chosen)])
+    return (
+        tuple(Confirmed(find, *found[find], find in chosen) for find in sorted(found)),
+        tuple(Confirmed(find, *votes[find], True) for find in sorted(works)),
+    )
 
 
 def _vote(history: History, find: str, measured: dict[str, int]) -> tuple[int, int, int] | None:
-    """Median success, yes and no of a confirmed find; None for one that is not confirmed."""
-    yes = sum(bears_out(history, history.search, silo, find, success) for silo, success in measured.items())
+    """Median success, yes and no of a find that is confirmed, or stands and works; None for one that is neither."""
+    view = history.search
+    if find in view.standing:
+        yes = sum(works(history, success) for success in measured.values())
+    else:
+        yes = sum(bears_out(history, view, silo, find, success) for silo, success in measured.items())
     no = len(measured) - yes
     return (median_low(list(measured.values())), yes, no) if yes > max(1, no) else None
 
 
-def _nearly(one: Trigger, other: Trigger) -> bool:
-    """Same target and source, masks with a cosine of at least 0.9, patterns within a fifth under them; in integers."""
+def _nearly(one: Trigger, other: Trigger, percent: int) -> bool:
+    """Same target and source, masks of that cosine or more, patterns within a fifth under them; in integers."""
     if (one.target, one.source, len(one.mask)) != (other.target, other.source, len(other.mask)):
         return False
     mine, theirs = (np.frombuffer(trigger.mask, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
     bright, dark = (np.frombuffer(trigger.pattern, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
     both = np.minimum(mine, theirs)
-    along = 100 * int(mine @ theirs) ** 2 >= 81 * int(mine @ mine) * int(theirs @ theirs)
+    along = 10_000 * int(mine @ theirs) ** 2 >= percent**2 * int(mine @ mine) * int(theirs @ theirs)
     return along and 5 * int(both @ np.abs(bright - dark)) <= 255 * int(both.sum())
 
 
@@ -286,4 +332,4 @@ def _chosen(view: SearchView, success: dict[str, int]) -> set[str]:
 
 
 def _supporters(view: SearchView, trigger: Trigger) -> int:
-    return sum(any(_nearly(trigger, one.trigger) for one in report.finds) for report in view.reports.values())
+    return sum(any(_nearly(trigger, one.trigger, SAME) for one in report.finds) for report in view.reports.values())

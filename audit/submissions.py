@@ -177,8 +177,8 @@ def _trigger(history: History, trigger: Trigger) -> None:
 def _find_answers(history: History, silo: str, body: FindAnswers) -> None:
     search = history.search
     require(body.searched == search.searched_digest != "", "the answers are to another search")
-    asked = tuple(search.triggers)
-    require(tuple(answer.find for answer in body.answers) == asked, "answers are owed about exactly the reported finds")
+    given = tuple(answer.find for answer in body.answers)
+    require(given == search.measurable, "answers are owed about exactly the reported finds and those that stand")
 
 
 def _attribution(history: History, silo: str, body: Attribution) -> None:

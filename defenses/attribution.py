@@ -19,7 +19,7 @@ measured power of the silo's folds per degree of freedom. Both are bounded by wh
 
 *Signal.* Honest gradients may well have a part along d: it is orthogonal to the mean clean gradients of public records,
 not to those of a silo's own. All that honest silos share is the median, and what they differ by shows in the directions
-of the other classes, which nobody was found to teach: tau^2 is such that the 0.8 quantile of their
+of the other classes, which nobody was found to teach: tau^2 is such that the 0.9 quantile of their
 `(x_ic - max(0, median_c)) / sqrt(s_i^2 + tau^2)` over silos i and classes c is that of a normal variable. (An upper
 quantile, since who pushes one class pushes the others down; a high one is for attackers to inflate.)
 
@@ -30,9 +30,11 @@ quantile, since who pushes one class pushes the others down; a high one is for a
 it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. *Before* needs
 more honest silos than others; so do flips, against which nobody inoculates.
 
-*Level.* A find is chosen by looking at a model that holds all silos' noise, so x before the find is biased upwards: as
-if the greatest of many directions had been taken. Nor does tau know a silo that is unusual in one class only. So each
-p-value is multiplied by the number of TESTS; then discoveries are made by Benjamini and Hochberg at the plan's rate.
+*Level.* A find is chosen by looking at a model that holds all silos' noise, and it is tested again in every search that
+follows: each p-value *after* is multiplied by the number of TESTS; then discoveries are made by Benjamini and Hochberg
+at the plan's rate. *Before* has no such null: tau does not know a silo that is unusual in one class only, and a model
+that has hardly learned has triggers that honest data push. So *before* convicts where no honest silo came near, a
+bound that is measured and not derived (BEFORE_TESTS), and the rest waits for inoculation.
 
 *Repeating it.* From logged signs, sketches and projections an auditor without torch repeats x and z in floats, to be
 compared within a tolerance, and from the recorded evidence who is found, to the bit. The projections need the models,
@@ -60,13 +62,12 @@ from protos.search import Trigger
 
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
-TESTS = 20_000
-"""The two tests, times as many directions as one search may be taken to have tried. At six silos and a rate of 0.01 a
-silo is found from z = 5.2."""
-FLIP_TESTS = 10**12
-"""The same of a flip, whose direction is what an honest owner of the target class sends: z = 7.9 is asked for. In a
-federation of digits the owner of 90 % of one reached 6.7."""
-QUANTILE, NORMAL = 0.8, 0.8416
+TESTS = 10**6
+"""Of evidence after inoculation: as many directions as the searches may be taken to have tried, times what tau may miss.
+At ten silos and a rate of 0.01 a silo is found from z = 6.0; the greatest of an honest one on MNIST was 4.3."""
+BEFORE_TESTS = 10**16
+"""Of evidence before, and of flips: z = 9.0 is asked for; the greatest of an honest silo on MNIST was 6.4."""
+QUANTILE, NORMAL = 0.9, 1.2816
 """Of the controls, and of a standard normal variable."""
 BEFORE, AFTER = "before", "after"
 
@@ -133,10 +134,9 @@ class Attribution:
     scores: tuple[Score, ...]
     contributions: Mapping[int, int]
 
-    @property
-    def evidence_micro(self) -> int:
-        """The greatest evidence, 0 where there is none."""
-        return max((score.evidence_micro or 0 for score in self.scores), default=0)
+    def evidence_micro(self, name: str) -> int:
+        """The evidence of `before` or `after`, 0 where there is none."""
+        return next((one.evidence_micro or 0 for one in self.scores if one.name == f"{name}-z"), 0)
 
 
 def sketched(directions: Floats, packing: Packing, signs: NDArray[np.int8]) -> Directions:
@@ -172,12 +172,14 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
     return tuple(Attribution(silo, scores[silo], _contributions(silo, seen, target)) for silo in sorted(scores))
 
 
-def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -> frozenset[str]:
+def guilty(attributions: Sequence[Attribution], fdr_micro: int) -> frozenset[str]:
     """Silos found to have taught the find at that false discovery rate, from recorded integers alone."""
-    if not attributions:
-        return frozenset()
-    tests = FLIP_TESTS if find.flip else TESTS
-    return discoveries({one.silo: one.evidence_micro for one in attributions}, tests, fdr_micro)
+    return frozenset().union(
+        *(
+            discoveries({one.silo: one.evidence_micro(name) for one in attributions}, tests, fdr_micro)
+            for name, tests in ((BEFORE, BEFORE_TESTS), (AFTER, TESTS))
+        )
+    )
 
 
 @dataclass(frozen=True, eq=False)

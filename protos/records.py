@@ -297,7 +297,7 @@ class Searched:
 
 @dataclass(frozen=True)
 class Clean:
-    """End of a search without a confirmed find: nobody reported one, or the answers bear none out."""
+    """End of a search without a find, confirmed now or before: nobody reported one, or by the answers none works."""
 
     KIND: ClassVar[str] = "concordat/clean/v1"
 
@@ -321,7 +321,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Finds:
-    """Confirmed triggers, sorted by digest; drawn silos are asked to attribute those that are marked."""
+    """Confirmed triggers, and earlier searches' that still work, sorted by digest; marked ones are to be attributed."""
 
     KIND: ClassVar[str] = "concordat/finds/v1"
 
@@ -330,6 +330,7 @@ class Finds:
     answers: tuple[Signed, ...]
     silent: tuple[Name, ...]
     confirmed: tuple[Confirmed, ...]
+    working: tuple[Confirmed, ...]
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,10 @@ def report(desk: Desk, history: History) -> SearchReport:
 
 
 def measure(desk: Desk, history: History) -> FindAnswers:
-    """The success of every reported trigger, measured here."""
+    """The success of every reported and standing trigger, measured here."""
     search, searcher = history.search, _searcher(desk)
     model, root = _model(desk, history), _root(desk, history)
-    answers = [FindAnswer(find, searcher.success(model, root, one)) for find, one in search.triggers.items()]
+    answers = [FindAnswer(one, searcher.success(model, root, search.trigger(one))) for one in search.measurable]
     return FindAnswers(history.genesis.federation, search.searched_digest, tuple(answers))
 
 
@@ -54,7 +54,7 @@ def attribute(desk: Desk, history: History) -> Attribution:
     past = attributions.past(history, search)
     models = [desk.workspace.load_model(history.genesis.task.layout.size, view.plan.model) for view in past]
     tables = tuple(
-        Projections(find, _table(searcher, root, history, search.triggers[find], past, models))
+        Projections(find, _table(searcher, root, history, search.trigger(find), past, models))
         for find in searches.to_attribute(search)
     )
     return Attribution(history.genesis.federation, search.finds_digest, tables)

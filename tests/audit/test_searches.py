@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
-from audit.searches import SearchView, _alike, _chosen, _nearly
+from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, standing
 from protos.codec import digest_of
 from protos.messages import Find, SearchReport
-from protos.records import Search
+from protos.records import Confirmed, Search
 from protos.search import Trigger
 from protos.task import MICRO
 
@@ -24,10 +25,12 @@ def changed(**fields: object) -> Trigger:
 
 def view(**reports: tuple[Trigger, ...]) -> SearchView:
     made = SearchView(Search(1, "a" * 64), "b" * 64, 5, 3, None, 0, 1)
-    made.reports = {
-        silo: SearchReport("toy", "b" * 64, "a" * 64, tuple(Find(one, MICRO) for one in found))
-        for silo, found in reports.items()
-    }
+    made.receive(
+        {
+            silo: SearchReport("toy", "b" * 64, "a" * 64, tuple(Find(one, MICRO) for one in found))
+            for silo, found in reports.items()
+        }
+    )
     return made
 
 
@@ -46,13 +49,13 @@ def view(**reports: tuple[Trigger, ...]) -> SearchView:
     ],
 )
 def test_nearly_the_same_trigger_has_its_mask_and_under_it_its_pattern(other: Trigger, expected: bool) -> None:
-    assert _nearly(TRIGGER, other) is expected
-    assert _nearly(other, TRIGGER) is expected
+    assert _nearly(TRIGGER, other, SAME) is expected
+    assert _nearly(other, TRIGGER, SAME) is expected
 
 
 def test_flips_of_one_pair_are_the_same() -> None:
-    assert _nearly(FLIP, FLIP)
-    assert not _nearly(FLIP, dataclasses.replace(FLIP, source=2))
+    assert _nearly(FLIP, FLIP, SAME)
+    assert not _nearly(FLIP, dataclasses.replace(FLIP, source=2), SAME)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, True), (2, True), (3, True), (4, False), (8, False)])
@@ -75,3 +78,24 @@ def test_one_find_of_each_target_and_source_is_attributed_and_four_at_most() -> 
     success = {digest_of(one): 500_000 + place for place, one in enumerate((*found, FLIP))}
     chosen = _chosen(search, success)
     assert chosen == {digest_of(one) for one in found[1:5]}
+
+
+def searched(number: int, *found: Trigger) -> SearchView:
+    made = view(ada=found)
+    made.search = Search(number, "a" * 64)
+    made.confirmed = tuple(Confirmed(digest_of(one), MICRO, 3, 0, True) for one in found)
+    return made
+
+
+def test_triggers_that_came_back_stand_newest_first_without_flips_and_equal_ones_once() -> None:
+    again, newest = (
+        changed(mask=bytes([255, 205, 90, 0, 0, 0, 0, 0])),
+        changed(mask=bytes([255, 250, 9, 0, 0, 0, 0, 0])),
+    )
+    other, once = changed(mask=bytes([0, 0, 0, 0, 0, 0, 255, 200])), changed(target=2)
+    views = [searched(1, TRIGGER, other, FLIP), searched(3, again, FLIP), searched(5, other, newest, once)]
+    history = SimpleNamespace(searches=views)
+    standing_now = list(standing(history).values())  # type: ignore[arg-type]
+    assert sorted(standing_now, key=digest_of) == sorted((newest, other), key=digest_of)
+    history.searches = views[:2]
+    assert list(standing(history).values()) == [again]  # type: ignore[arg-type]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from tests.integration.federation import SILOS
 from tests.integration.finds import BOOST, Changed, searching, seat, seat_changes, trigger
 
 LIAR = "bob"
+WEAK = 0.17
+"""Works at once, but takes more rounds to attribute than the first two searches have seen."""
 HONEST = tuple(silo for silo in SILOS if silo != LIAR)
 
 
@@ -63,6 +67,48 @@ def test_poisoner_is_found_convicted_and_its_trigger_is_trained_against(tmp_path
     assert said == [(), (trigger(),), (trigger(),)]
     assert federation.errors == {}
     assert replay(federation).chain.digest == history.chain.digest
+
+
+def forgetful(times: int = 2, success: int = MICRO) -> Callable[[Any], Any]:
+    """Searchers whose first `times` searches find the planted trigger and whose later ones find nothing.
+
+    It works with `success` for whoever measures it later on.
+    """
+
+    def make(task: Any) -> Changed:
+        searches, measured = itertools.count(), itertools.count()
+        return Changed(
+            search=lambda model, root: () if next(searches) >= times else (trigger(),),
+            success=lambda model, root, trigger: MICRO if next(measured) < 2 * times else success,
+        )
+
+    return make
+
+
+@pytest.mark.usefixtures("whole_range")
+def test_who_goes_on_teaching_what_came_back_and_is_found_no_more_is_convicted_all_the_same(tmp_path: Path) -> None:
+    seats = {name: seat_changes(searcher=forgetful()) for name in SILOS}
+    federation = searching(tmp_path, seats | {LIAR: seat_changes(WEAK, forgetful())}, rounds=13)
+    history = federation.run()
+    assert [(len(view.confirmed), len(view.working)) for view in history.searches[:3]] == [(1, 0), (1, 0), (0, 1)]
+    *found, third = (view.attributed for view in history.searches[:3])
+    assert all(made is not None and made.convicted == () for made in found)
+    assert third is not None
+    assert {one.silo for view in history.searches if view.attributed for one in view.attributed.convicted} == {LIAR}
+    assert [view.clean for view in history.searches[:3]] == [False, False, True]
+    assert releasable(history)[0] == history.model, "what stands forbids no release"
+    facts = search_facts(history)
+    assert [(len(one.finds), len(one.standing), one.result) for one in facts[1:3]] == [(1, 0, "finds"), (0, 1, "clean")]
+    assert replay(federation).chain.digest == history.chain.digest
+
+
+@pytest.mark.parametrize(("times", "success"), [(1, MICRO), (2, 0)])
+def test_trigger_that_never_came_back_or_works_no_more_does_not_stand(tmp_path: Path, times: int, success: int) -> None:
+    seats = {name: seat_changes(searcher=forgetful(times, success)) for name in SILOS}
+    history = searching(tmp_path, seats, rounds=7).run()
+    assert [len(view.confirmed) for view in history.searches] == [1] * times + [0] * (4 - times)
+    assert all(view.attributed is None and view.clean for view in history.searches[times:])
+    assert history.convicted == {}
 
 
 def test_report_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -167,7 +213,7 @@ class Framing:
         monkeypatch.setitem(duties._DUTIES, Phase.ATTRIBUTING, attribute)
 
     def _framed(self, history: Any, made: Any, victim: str) -> Any:
-        target = history.search.triggers[made.find].target
+        target = history.search.trigger(made.find).target
         parts = attributions.split(history, history.search, attributions.from_bytes(made.table))
         for view, part in zip(attributions.past(history, history.search), parts, strict=True):
             silos = list(attributions.judged(view))
