@@ -18,6 +18,7 @@ from defenses.rule import Defense
 from defenses.similarity import FlTrust
 from protos.codec import decode
 from protos.messages import Adoption
+from redteam.errors import BadScenario
 from redteam.trusted import RootUpdates, Running, pivot_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def registered(world: World, running: Callable[[], Running | None]) -> Iterator[
 def _rule(world: World, running: Callable[[], Running | None]) -> Defense | None:
     name = world.scenario.federation.defense
     if name == "fltrust":
+        if not len(world.trusted.labels):
+            raise BadScenario("scenario: fltrust needs public records; choose a set with a larger test part")
         return FlTrust(RootUpdates(world.task, world.trusted, running))
     if name == "monna":
         # The paper's f is known; without an attack the rule's own default stands in.

@@ -40,10 +40,11 @@ class Running(Protocol):
 
 
 def root_of(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Root:
-    """Up to 100 of the public examples, as many of each class."""
-    each = TRUSTED // len(np.unique(labels))
-    places = np.concatenate([np.flatnonzero(labels == label)[:each] for label in np.unique(labels)])
-    return Root(features[places], labels[places])
+    """Up to 100 of the public examples, as many of each class; none where there are none."""
+    classes = np.unique(labels)
+    each = TRUSTED // max(1, len(classes))
+    chosen = np.concatenate([np.zeros(0, np.int64), *(np.flatnonzero(labels == label)[:each] for label in classes)])
+    return Root(features[chosen], labels[chosen])
 
 
 def pivot_of(records: Mapping[str, Records], liars: Mapping[str, object]) -> str:
