@@ -5,6 +5,7 @@
 while the goal is met and falling while it is not, as in that paper. A class's *cost* is the least mask, in inputs, that
 moves the goal's share. A backdoor is a class that is much cheaper than the others: its cost is compared with the median
 of theirs. Neural Cleanse's own measure, deviations of the MAD, has ten values to estimate a spread from, and is weak.
+The same is done with one mask value for all inputs: a pattern blended into the whole input is faint but not small.
 
 *Flips.* The share of a class's records that the model gives to another, unchanged, is compared with what is usual: the
 model's largest such share elsewhere.
@@ -126,16 +127,18 @@ class TorchSearcher:
             own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
         return np.stack([_beside(row, _joined(basis, more)) for row, more in zip(rows, own, strict=True)])
 
-    def candidates(self, model: NDArray[np.float32], root: Root) -> Candidates:
-        """The cheapest trigger of every class, found or not: what `search` judges."""
+    def candidates(self, model: NDArray[np.float32], root: Root, uniform: bool = False) -> Candidates:
+        """The cheapest trigger of every class, found or not: what `search` judges. `uniform` masks have one value."""
         self._load(model, root)
-        return self._optimise(root)
+        return self._optimise(root, uniform)
 
     def _triggers(self, root: Root) -> tuple[Trigger, ...]:
-        found = self._optimise(root)
-        ratios = found.ratios()
-        order = [one for one in np.argsort(ratios, kind="stable") if ratios[one] <= CHEAP]
-        return tuple(_trigger(found, int(one), _range(root)) for one in order[:MOST])
+        """Of each class the cheaper kind, where it is cheap at all."""
+        kinds = [self._optimise(root, uniform) for uniform in (False, True)]
+        ratios = np.stack([found.ratios() for found in kinds])
+        least = ratios.min(axis=0)
+        order = [int(one) for one in np.argsort(least, kind="stable") if least[one] <= CHEAP]
+        return tuple(_trigger(kinds[int(ratios[:, one].argmin())], one, _range(root)) for one in order[:MOST])
 
     def _flips(self, given: NDArray[np.int64], root: Root) -> tuple[Trigger, ...]:
         shares = confusion(given, root.labels, self._classes)
@@ -143,16 +146,16 @@ class TorchSearcher:
         pairs = sorted(unusual(shares), key=lambda pair: -shares[pair])
         return tuple(Trigger(target, source, b"", b"", low, high) for source, target in pairs[:MOST])
 
-    def _optimise(self, root: Root) -> Candidates:
+    def _optimise(self, root: Root, uniform: bool) -> Candidates:
         """Neural Cleanse over all classes at once; keeps the cheapest mask of each class that met the goal."""
         low, high = (value / MICRO for value in _range(root))
         features, wrong = self._sample(root)
-        logits, raw = self._start(features.shape[1])
+        logits, raw = self._start(features.shape[1], uniform)
         weight = torch.full((self._classes,), 0.02, device=self._device)
         best = _Best(self._classes, features.shape[1], self._device)
         optimizer = torch.optim.Adam([logits, raw], lr=RATE)
         for _ in range(STEPS):
-            mask, pattern = torch.sigmoid(logits), low + (high - low) * torch.sigmoid(2 * raw)
+            mask, pattern = torch.sigmoid(logits).expand_as(raw), low + (high - low) * torch.sigmoid(2 * raw)
             loss, moved = self._moved(features, wrong, mask, pattern)
             best.keep(moved >= GOAL, mask.detach(), pattern.detach())
             total = (loss + weight * mask.sum(dim=1)).sum()
@@ -179,11 +182,10 @@ class TorchSearcher:
         wrong /= np.maximum(wrong.sum(axis=1, keepdims=True), 1)
         return self._tensor(root.features[chosen]), self._tensor(wrong)
 
-    def _start(self, inputs: int) -> tuple[Tensor, Tensor]:
-        """Nearly transparent masks and patterns of the middle of the range."""
-        shape = self._classes, inputs
-        logits = torch.full(shape, -3.0, device=self._device, requires_grad=True)
-        return logits, torch.zeros(shape, device=self._device, requires_grad=True)
+    def _start(self, inputs: int, uniform: bool) -> tuple[Tensor, Tensor]:
+        """Nearly transparent masks, [C, inputs] or uniform [C, 1], and patterns of the middle of the range."""
+        logits = torch.full((self._classes, 1 if uniform else inputs), -3.0, device=self._device, requires_grad=True)
+        return logits, torch.zeros((self._classes, inputs), device=self._device, requires_grad=True)
 
     def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         with torch.no_grad():
