@@ -163,10 +163,15 @@ class FederationSpec:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What of production's engine is on: CKKS (decisions are the same without), and the search for triggers."""
+    """What of production's engine is on: CKKS (decisions are the same without), and the search for triggers.
+
+    Attributes:
+        search_every: a search after every so many rounds, from the first.
+    """
 
     encryption: bool = False
     search: bool = False
+    search_every: int = _whole(2, 1, 1000)
 
 
 @dataclass(frozen=True)

@@ -148,13 +148,14 @@ def parse_sweep(table: Mapping[str, Any]) -> Sweep:
 
     Keys: `table`, `title`, `scenario` (a table of common values), `seeds`, `defenses`, and `rows`, each with `name`,
     `changes` (dotted keys), and optionally `defenses`, `seeds`, `goals` and `reference`; optionally `cut`, `why`,
-    `goals` over all rows, and `axes`: lists of `name` and `changes`; each row is repeated by every combination of them.
+    `goals` over all rows, `searched`: defences whose models are searched for triggers, and `axes`: lists of `name` and
+    `changes`; each row is repeated by every combination of them.
 
     Raises:
         BadScenario: names what is missing, unknown or does not fit.
     """
     required = {"table", "title", "seeds", "defenses", "rows"}
-    _require_keys(table, "sweep", required, required | {"scenario", "cut", "why", "goals", "axes"})
+    _require_keys(table, "sweep", required, required | {"scenario", "cut", "why", "goals", "searched", "axes"})
     base = table.get("scenario", {})
     if not isinstance(base, dict) or not isinstance(table["rows"], list):
         raise BadScenario("sweep: scenario must be a table, and rows a list of tables")
@@ -197,7 +198,8 @@ def _case(row: Any, base: Mapping[str, Any], table: Mapping[str, Any]) -> Case:
     scenarios = {}
     for defense in row.get("defenses", table["defenses"]):
         for seed in row.get("seeds", table["seeds"]):
-            changes = {"federation.defense": defense, "seed": seed, **row.get("changes", {})}
+            searched = {"engine.search": True} if defense in table.get("searched", []) else {}
+            changes = {"federation.defense": defense, "seed": seed, **searched, **row.get("changes", {})}
             try:
                 scenarios[defense, seed] = parse(changed(base, changes))
             except BadScenario as error:

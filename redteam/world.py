@@ -176,6 +176,8 @@ def _description(scenario: Scenario, data: Dataset) -> dict[str, Any]:
     if plan.prototypes_every:
         noise = plan.prototypes_noise if plan.epsilon else NO_NOISE_MICRO / MICRO
         spec["prototypes"] = {"clip": plan.prototypes_clip, "noise": noise, "every": plan.prototypes_every}
+    if scenario.engine.search:
+        spec["search"] = {"every": scenario.engine.search_every}
     return spec
 
 

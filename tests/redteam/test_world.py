@@ -70,3 +70,9 @@ def test_the_task_has_the_scenarios_activation_and_schedule() -> None:
     task = build(parse(TINY | other), NOWHERE).task
     assert (usual.model.activation, usual.schedule) == ("relu", "constant")
     assert (task.model.activation, task.schedule) == ("tanh", "cosine")
+
+
+def test_task_is_searched_as_often_as_the_scenario_says() -> None:
+    for engine, every in (({}, None), ({"search": True}, 2), ({"search": True, "search_every": 5}, 5)):
+        rule = build(parse(TINY | {"engine": engine}), NOWHERE).task.search
+        assert (None if rule is None else rule.every) == every
