@@ -63,7 +63,7 @@ from protos.search import Trigger
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
 TESTS = 10**6
-"""Of evidence after inoculation: as many directions as the searches may be taken to have tried, times what tau may miss.
+"""Of evidence after inoculation: directions that the searches may be taken to have tried, times what tau may miss.
 At ten silos and a rate of 0.01 a silo is found from z = 6.0; the greatest of an honest one on MNIST was 4.3."""
 BEFORE_TESTS = 10**16
 """Of evidence before, and of flips: z = 9.0 is asked for; the greatest of an honest silo on MNIST was 6.4."""
