@@ -164,7 +164,7 @@ def contradicts(history: History, silo: str) -> str | None:
         if table is None or not newly & set(accused):
             continue
         mine = judge(history, view, case.find, from_bytes(table))
-        clear = {one.silo: _z(one) for one in mine if one.silo not in _guilty(history, mine)}
+        clear = {one.silo: _z(one) for one in mine if one.silo not in _guilty(history, case.find, mine)}
         for name in sorted(newly & set(accused) & set(clear)):
             if accused[name] - clear[name] > AGREEMENT_MICRO:
                 return name
@@ -189,15 +189,15 @@ def _concluded(history: History, case: Case) -> Case:
     """The case with the convictions that its recorded numbers lead to."""
     stands = case.agreeing >= 2 and 2 * case.agreeing > case.tables
     judged = [Judged(part.silo, part.scores, {}) for part in case.parts]
-    found = _guilty(history, judged) if stands else frozenset()
+    found = _guilty(history, case.find, judged) if stands else frozenset()
     parts = tuple(Part(part.silo, part.scores, part.silo in found) for part in case.parts)
     return Case(case.find, case.tables, case.agreeing, parts)
 
 
-def _guilty(history: History, found: Sequence[Judged]) -> frozenset[str]:
+def _guilty(history: History, find: str, found: Sequence[Judged]) -> frozenset[str]:
     rule = searches.rule_of(history)
     assert rule is not None
-    return guilty(found, rule.level_micro)
+    return guilty(found, history.search.trigger(find), rule.level_micro)
 
 
 def _agree(found: Sequence[Judged], other: Sequence[Judged]) -> bool:

@@ -30,11 +30,12 @@ quantile, since who pushes one class pushes the others down; a high one is for a
 it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. *Before* needs
 more honest silos than others; so do flips, against which nobody inoculates.
 
-*Level.* A find is chosen by looking at a model that holds all silos' noise, and it is tested again in every search that
-follows: each p-value *after* is multiplied by the number of TESTS; then discoveries are made by Benjamini and Hochberg
-at the plan's rate. *Before* has no such null: tau does not know a silo that is unusual in one class only, and a model
-that has hardly learned has triggers that honest data push. So *before* convicts where no honest silo came near, a
-bound that is measured and not derived (BEFORE_TESTS), and the rest waits for inoculation.
+*Level.* A find is chosen by looking at a model that holds all silos' noise, it is tested again in every search that
+follows, and tau, one number for all, does not know a silo that is unusual in one class only. So each p-value is
+multiplied by a number of TESTS, and discoveries are made by Benjamini and Hochberg at the plan's rate. That number is
+measured and not derived: it keeps honest silos well below. Evidence *before* inoculation needs more than evidence after
+it, since a model that has hardly learned has triggers that honest data push; flips, which are natural confusions of two
+classes more often than not, need most.
 
 *Repeating it.* From logged signs, sketches and projections an auditor without torch repeats x and z in floats, to be
 compared within a tolerance, and from the recorded evidence who is found, to the bit. The projections need the models,
@@ -62,11 +63,9 @@ from protos.search import Trigger
 
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
-TESTS = 10**6
-"""Of evidence after inoculation: directions that the searches may be taken to have tried, times what tau may miss.
-At ten silos and a rate of 0.01 a silo is found from z = 6.0; the greatest of an honest one on MNIST was 4.3."""
-BEFORE_TESTS = 10**16
-"""Of evidence before, and of flips: z = 9.0 is asked for; the greatest of an honest silo on MNIST was 6.4."""
+TESTS, BEFORE_TESTS, FLIP_TESTS = 10**12, 10**16, 10**30
+"""Of evidence after inoculation, before it, and of flips. At ten silos and a rate of 0.01 a silo is found from z = 7.9,
+9.0 and 12.0; the greatest of an honest one in 20 runs on MNIST was 5.9, 3.8 and 6.9."""
 QUANTILE, NORMAL = 0.9, 1.2816
 """Of the controls, and of a standard normal variable."""
 BEFORE, AFTER = "before", "after"
@@ -172,14 +171,12 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
     return tuple(Attribution(silo, scores[silo], _contributions(silo, seen, target)) for silo in sorted(scores))
 
 
-def guilty(attributions: Sequence[Attribution], fdr_micro: int) -> frozenset[str]:
+def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -> frozenset[str]:
     """Silos found to have taught the find at that false discovery rate, from recorded integers alone."""
-    return frozenset().union(
-        *(
-            discoveries({one.silo: one.evidence_micro(name) for one in attributions}, tests, fdr_micro)
-            for name, tests in ((BEFORE, BEFORE_TESTS), (AFTER, TESTS))
-        )
-    )
+    found: frozenset[str] = frozenset()
+    for name, tests in ((BEFORE, FLIP_TESTS if find.flip else BEFORE_TESTS), (AFTER, TESTS)):
+        found |= discoveries({one.silo: one.evidence_micro(name) for one in attributions}, tests, fdr_micro)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,23 +28,22 @@ from silo.entropy import OsEntropy
 from silo.pack import pack_task
 from silo.searcher import Root
 from silo.trainer import trainer_for
-from tools.demo_settings import policy, spec
+from tools.demo_settings import policy, public_and_test, spec
 
 BOOSTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0)
-ROOT = 100
 
 
 def run(boost: float, rounds: int, search: bool) -> dict[str, Any]:
     """One federation against one boost: verdicts on the poisoning silo, honest exclusions, and the final model."""
     data, attack = digits(), demo_attack(boost)
-    features, labels = data.test
-    root = Root(features[:ROOT], labels[:ROOT]) if search else None
-    test = Records(features[ROOT:], labels[ROOT:], features[ROOT:], labels[ROOT:])
+    public, untouched = public_and_test(data)
+    root = Root(*public) if search else None
+    test = Records(*untouched, *untouched)
     task, model = pack_task(tomllib.loads(spec(rounds)), root)
     seats = {name: Seat(own, trainer=attack if name == POISONED else trainer_for) for name, own in data.silos.items()}
     with tempfile.TemporaryDirectory() as directory:
-        public = None if root is None else rootset.to_bytes(root)
-        simulation = Simulation(Path(directory), task, model, policy("guard"), seats, root=public)
+        packed = None if root is None else rootset.to_bytes(root)
+        simulation = Simulation(Path(directory), task, model, policy("guard"), seats, root=packed)
         convicted: dict[str, int] = {}
 
         def note(history: History) -> bool:

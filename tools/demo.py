@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from protos.task import Task
 from redteam.attacks.catalogue import demo as demo_attack
 from redteam.digits import POISONED, SIZES, Digits, digits
 from tools import demo_report
-from tools.demo_settings import POLICY, policy, spec
+from tools.demo_settings import POLICY, policy, public_and_test, spec
 from tools.processes import AUDIT, COORDINATOR, SILO, CommandFailed, Party, call, facts, log_kinds, wait_for
 
 LOG_POLL_S = 0.5
@@ -53,10 +54,12 @@ class Demo:
                 holdout_x=records.holdout_features,
                 holdout_y=records.holdout_labels,
             )
+        (features, labels), _ = public_and_test(self.data)
+        np.savez(self._file("public.npz"), x=features, y=labels)
         (self.directory / "task.toml").write_text(spec(self.rounds))
         (self.directory / "policy.toml").write_text(POLICY)
         task = self.directory / "task"
-        call(SILO, "task", "pack", self.directory / "task.toml", task)
+        call(SILO, "task", "pack", self.directory / "task.toml", task, "--root", self._file("public.npz"))
         call(
             COORDINATOR,
             "init",
@@ -131,7 +134,7 @@ class Demo:
         return unpack(Task, self._file("task/task.json").read_bytes())
 
     def plain(self) -> NDArray[np.float32]:
-        """The model that plain averaging gives: same engine, simulator, weights by count, nobody excluded."""
+        """The model that plain averaging gives: same engine, simulator, weights by count, no search, nobody excluded."""
         from redteam.simulator import Seat, Simulation
 
         attack = demo_attack()
@@ -141,7 +144,8 @@ class Demo:
         }
         initial = self._file("task/model.f32").read_bytes()
         with tempfile.TemporaryDirectory() as directory, self._progress() as progress:
-            simulation = Simulation(Path(directory), self.task(), initial, policy("plain"), seats)
+            task = replace(self.task(), search=None)
+            simulation = Simulation(Path(directory), task, initial, policy("plain"), seats)
             bar = progress.add_task("plain averaging", total=self.rounds, phase="simulator")
 
             def show(history: Any) -> bool:

@@ -19,6 +19,7 @@ from redteam.digits import POISONED, SIZES, UNUSUAL
 from silo.data import Records
 from silo.entropy import OsEntropy
 from silo.trainer import trainer_for
+from tools.demo_settings import public_and_test
 
 if TYPE_CHECKING:
     from tools.demo import Demo
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def summarise(demo: Demo, plain: NDArray[np.float32]) -> dict[str, Any]:
     """Facts of the run: measured on the exported model and on the log, not on what any party claims."""
-    task, model, test = demo.task(), demo.model(), demo.data.test
+    task, model, (_, test) = demo.task(), demo.model(), public_and_test(demo.data)
     attack = demo_attack()
     test_records, triggered = Records(*test, *test), attack.triggered(*test)
     history = _history(demo.coordinator / "log.jsonl")
@@ -36,6 +37,10 @@ def summarise(demo: Demo, plain: NDArray[np.float32]) -> dict[str, Any]:
         "plain_main_accuracy": _accuracy(task, test_records, plain),
         "plain_attack_success": _accuracy(task, triggered, plain),
         "rounds": len(history.rounds),
+        "searches": len(history.searches),
+        "finds": sum(len(view.confirmed) for view in history.searches),
+        "released_round": next((one.search.round for one in reversed(history.searches) if one.clean), None),
+        "convicted": dict(sorted(history.convicted.items())),
         "rounds_adopted": sum(view.outcome is not None and view.outcome.result == "adopted" for view in history.rounds),
         "log": str(demo.coordinator / "log.jsonl"),
         "log_key": str(demo.coordinator / "log.pub"),
@@ -71,6 +76,10 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         "plain averaging", f"{summary['plain_main_accuracy']:.3f}", f"{summary['plain_attack_success']:.3f}"
     )
     console.print(outcome)
+    console.print(
+        f"{summary['searches']} searches of the model with {summary['finds']} confirmed finds; convicted: "
+        f"{', '.join(summary['convicted']) or 'nobody'}; released: the model of round {summary['released_round']}"
+    )
     console.print(
         f"log verified, {summary['records_verified']} records, against the heads of all silos: {summary['log']}"
     )

@@ -6,6 +6,10 @@ import tomllib
 
 from coordinator.policy import policy_from
 from protos.task import Policy
+from redteam.digits import Digits, Split
+
+PUBLIC = 100
+"""Of the images that no silo has, so many are public: the root set of searches. The others test the model."""
 
 POLICY = """\
 quorum_minimum = 3
@@ -53,6 +57,12 @@ every = 2
 def spec(rounds: int) -> str:
     """The task's description, for `concordat-silo task pack`."""
     return _SPEC.format(rounds=rounds)
+
+
+def public_and_test(data: Digits) -> tuple[Split, Split]:
+    """The public root set and the test set."""
+    features, labels = data.test
+    return (features[:PUBLIC], labels[:PUBLIC]), (features[PUBLIC:], labels[PUBLIC:])
 
 
 def policy(defense: str) -> Policy:

@@ -136,45 +136,45 @@ def test_honest_z_is_at_most_standard_normal_over_a_thousand_draws() -> None:
 
 
 def test_nobody_is_found_where_all_are_honest() -> None:
-    assert not any(guilty(attribute(rounds(1000 + seed, 5), FIND), FDR) for seed in range(40))
+    assert not any(guilty(attribute(rounds(1000 + seed, 5), FIND), FIND, FDR) for seed in range(40))
 
 
 @pytest.mark.parametrize("inoculated", [False, True])
 def test_a_silo_that_pushes_the_direction_is_found_and_nobody_else(inoculated: bool) -> None:
     past = rounds(5, 20, push={"d150": 5.0}, inoculated=inoculated)
-    assert guilty(attribute(past, FIND), FDR) == {"d150"}
+    assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
 
 
 def test_several_weak_rounds_add_up_to_what_one_does_not_show() -> None:
     past = rounds(6, 40, push={"b300": 3.0}, inoculated=True)
-    assert not guilty(attribute(past[:1], FIND), FDR)
-    assert guilty(attribute(past, FIND), FDR) == {"b300"}
+    assert not guilty(attribute(past[:1], FIND), FIND, FDR)
+    assert guilty(attribute(past, FIND), FIND, FDR) == {"b300"}
 
 
 def test_a_push_that_all_silos_share_convicts_nobody_before_inoculation() -> None:
-    assert not guilty(attribute(rounds(7, 20, EQUAL, common=8.0), FIND), FDR)
+    assert not guilty(attribute(rounds(7, 20, EQUAL, common=8.0), FIND), FIND, FDR)
 
 
 def test_a_majority_is_found_after_inoculation_though_it_is_the_median_before() -> None:
     liars = dict.fromkeys(list(EQUAL)[:4], 6.0)
-    assert not guilty(attribute(rounds(8, 15, EQUAL, push=liars), FIND), FDR)
+    assert not guilty(attribute(rounds(8, 15, EQUAL, push=liars), FIND), FIND, FDR)
     later = rounds(8, 15, EQUAL, push=liars | dict.fromkeys(list(EQUAL)[4:], -2.0), inoculated=True)
-    assert guilty(attribute(later, FIND), FDR) == set(liars)
+    assert guilty(attribute(later, FIND), FIND, FDR) == set(liars)
 
 
 def test_all_rounds_of_a_flip_are_measured_against_the_median() -> None:
     past = rounds(18, 20, EQUAL, common=8.0, inoculated=True)
-    assert guilty(attribute(past, FIND), FDR), "a trigger that everybody still teaches while unlearning it"
+    assert guilty(attribute(past, FIND), FIND, FDR), "a trigger that everybody still teaches while unlearning it"
     found = attribute(past, FLIP)
-    assert not guilty(found, FDR)
+    assert not guilty(found, FIND, FDR)
     assert [score.name for score in found[0].scores] == ["before-x", "before-z"]
 
 
 @pytest.mark.parametrize(("find", "inoculated"), [(FIND, False), (FLIP, False), (FLIP, True)])
 def test_evidence_before_inoculation_and_of_flips_has_to_be_stronger(find: Trigger, inoculated: bool) -> None:
-    assert guilty(attribute(rounds(5, 20, push={"d150": 2.3}, inoculated=True), FIND), FDR) == {"d150"}
-    assert not guilty(attribute(rounds(5, 20, push={"d150": 2.3}, inoculated=inoculated), find), FDR)
-    assert guilty(attribute(rounds(5, 20, push={"d150": 5.0}, inoculated=inoculated), find), FDR) == {"d150"}
+    assert guilty(attribute(rounds(5, 20, push={"d150": 2.3}, inoculated=True), FIND), FIND, FDR) == {"d150"}
+    assert not guilty(attribute(rounds(5, 20, push={"d150": 2.3}, inoculated=inoculated), find), find, FDR)
+    assert guilty(attribute(rounds(5, 20, push={"d150": 5.0}, inoculated=inoculated), find), find, FDR) == {"d150"}
 
 
 def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
@@ -189,7 +189,7 @@ def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
             lean = rng.normal(size=CLASSES) @ rows * 8 * std
             exhibits.append(opened(past.setting, one.silo, one.count, std * rng.normal(size=SIZE) + lean, rng))
         made.append(replace(past, exhibits=exhibits, directions=sketched(rows, PACKING, past.setting.signs)))
-    assert not guilty(attribute(made, FIND), FDR)
+    assert not guilty(attribute(made, FIND), FIND, FDR)
 
 
 def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
@@ -202,7 +202,7 @@ def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
     assert sorted(found["d150"].contributions) == list(range(1, 13))
     whole = {one.silo: one for one in attribute(past, FIND)}
     assert found["e100"].contributions[2] == whole["e100"].contributions[2]
-    assert guilty(list(found.values()), FDR) == {"d150"}
+    assert guilty(list(found.values()), FIND, FDR) == {"d150"}
 
 
 def test_before_and_after_are_told_apart_and_the_order_of_rounds_does_not_matter() -> None:
@@ -228,10 +228,10 @@ def test_a_loud_silo_cannot_be_more_guilty_than_its_own_noise_allows() -> None:
 
 def test_guilt_follows_from_recorded_integers_at_the_plans_rate() -> None:
     found = attribute(rounds(14, 6, push={"d150": 2.6}), FIND)
-    assert guilty(found, 1) <= guilty(found, FDR) <= guilty(found, 1_000_000)
-    assert guilty((), FDR) == frozenset()
+    assert guilty(found, FIND, 1) <= guilty(found, FIND, FDR) <= guilty(found, FIND, 1_000_000)
+    assert guilty((), FIND, FDR) == frozenset()
     silent = [replace(one, scores=()) for one in found]
-    assert guilty(silent, FDR) == frozenset()
+    assert guilty(silent, FIND, FDR) == frozenset()
 
 
 def test_directions_that_do_not_fit_the_round_are_refused() -> None:
@@ -251,4 +251,4 @@ def test_a_direction_of_which_nothing_is_left_accuses_nobody() -> None:
 def test_a_thousand_silos_are_judged_at_once() -> None:
     counts = {f"silo{number:04d}": 100 + number for number in range(1000)}
     found = attribute(rounds(17, 2, counts=counts, push={"silo0500": 12.0}, inoculated=True), FIND)
-    assert guilty(found, FDR) == {"silo0500"}
+    assert guilty(found, FIND, FDR) == {"silo0500"}
