@@ -170,11 +170,17 @@ def test_all_rounds_of_a_flip_are_measured_against_the_median() -> None:
     assert [score.name for score in found[0].scores] == ["before-x", "before-z"]
 
 
-@pytest.mark.parametrize(("find", "inoculated"), [(FIND, False), (FLIP, False), (FLIP, True)])
-def test_evidence_before_inoculation_and_of_flips_has_to_be_stronger(find: Trigger, inoculated: bool) -> None:
-    assert guilty(attribute(rounds(5, 20, push={"d150": 2.3}, inoculated=True), FIND), FIND, FDR) == {"d150"}
-    assert not guilty(attribute(rounds(5, 20, push={"d150": 2.3}, inoculated=inoculated), find), find, FDR)
-    assert guilty(attribute(rounds(5, 20, push={"d150": 5.0}, inoculated=inoculated), find), find, FDR) == {"d150"}
+@pytest.mark.parametrize(
+    ("find", "inoculated", "weak", "strong"),
+    [(FIND, True, 2.0, 4.0), (FIND, False, 2.5, 5.0), (FLIP, True, 3.5, 9.0), (FLIP, False, 3.5, 9.0)],
+)
+def test_evidence_before_inoculation_has_to_be_stronger_and_of_flips_strongest(
+    find: Trigger, inoculated: bool, weak: float, strong: float
+) -> None:
+    found = attribute(rounds(5, 20, push={"d150": weak}, inoculated=inoculated), find)
+    assert not guilty(found, find, FDR)
+    assert z_of(next(one for one in found if one.silo == "d150"), found[0].scores[-1].name[:-2]) > 5
+    assert guilty(attribute(rounds(5, 20, push={"d150": strong}, inoculated=inoculated), find), find, FDR) == {"d150"}
 
 
 def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
@@ -193,7 +199,7 @@ def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
 
 
 def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
-    past = rounds(10, 12, push={"d150": 4.0}, inoculated=True)
+    past = rounds(10, 12, push={"d150": 6.0}, inoculated=True)
     absent = [
         replace(one, exhibits=[e for e in one.exhibits if e.silo != "e100"]) if one.number % 2 else one for one in past
     ]
@@ -250,5 +256,5 @@ def test_a_direction_of_which_nothing_is_left_accuses_nobody() -> None:
 
 def test_a_thousand_silos_are_judged_at_once() -> None:
     counts = {f"silo{number:04d}": 100 + number for number in range(1000)}
-    found = attribute(rounds(17, 2, counts=counts, push={"silo0500": 12.0}, inoculated=True), FIND)
+    found = attribute(rounds(17, 2, counts=counts, push={"silo0500": 16.0}, inoculated=True), FIND)
     assert guilty(found, FIND, FDR) == {"silo0500"}
