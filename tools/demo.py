@@ -134,7 +134,7 @@ class Demo:
         return unpack(Task, self._file("task/task.json").read_bytes())
 
     def plain(self) -> NDArray[np.float32]:
-        """The model that plain averaging gives: same engine, simulator, weights by count, no search, nobody excluded."""
+        """The model that plain averaging gives: same engine, simulator, weights by count, no search, all retained."""
         from redteam.simulator import Seat, Simulation
 
         attack = demo_attack()
