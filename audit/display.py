@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span
+from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span, support
 from audit.intervals import percent_span
 from audit.pictures import blocks
 from protos.codec import decode
@@ -77,9 +77,9 @@ def round_of(facts: Facts) -> None:
 def _search(console: Console, search: SearchFacts) -> None:
     silent = f", silent {', '.join(search.silent)}" if search.silent else ""
     console.print(f"\nSearch of model {search.model[:16]}: {search.result}, {search.reports} reports{silent}")
-    for find in search.finds:
+    for find in (*search.finds, *search.standing):
         console.print(f"[red]{escape(described(find.trigger))}[/]")
-        console.print(f"  success {find.success_micro / MICRO:.0%}; borne out by {find.yes}, not by {find.no}")
+        console.print(f"  {support(search, find)}")
         for line in blocks(find.trigger):
             console.print(f"  |{line}|", markup=False)
         console.print(f"  {find.agreeing} of {find.tables} tables agree")

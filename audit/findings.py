@@ -116,6 +116,14 @@ def described(trigger: Trigger) -> Text:
     return f"inputs of {source} are taken for class {trigger.target} under a mask of {size:.1f} of {len(trigger.mask)}"
 
 
+def support(facts: SearchFacts, find: FindFacts) -> Text:
+    """For how many silos a find works, in words."""
+    success = f"success {find.success_micro / MICRO:.0%}"
+    if find in facts.standing:
+        return f"{success}; found by an earlier search, still works for {find.yes} silos, not for {find.no}"
+    return f"{success}; borne out by {find.yes} silos, not by {find.no}"
+
+
 def _search(history: History, view: SearchView) -> SearchFacts:
     confirmed = {one.find for one in view.confirmed}
     if not view.closed:

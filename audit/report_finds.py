@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from audit.certificate import Certificate
-from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span
+from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span, support
 from audit.pictures import svg
 from protos.task import MICRO
 
@@ -43,11 +43,7 @@ def _row(facts: SearchFacts) -> str:
 
 
 def _find(facts: SearchFacts, find: FindFacts) -> str:
-    how = "borne out by" if find in facts.finds else "found by an earlier search, still works for"
-    text = (
-        f"{described(find.trigger)}; success {find.success_micro / MICRO:.0%}; {how} {find.yes} silos, not by "
-        f"{find.no}; {find.agreeing} of {find.tables} tables agree."
-    )
+    text = f"{described(find.trigger)}; {support(facts, find)}; {find.agreeing} of {find.tables} tables agree."
     return f"<h3>After round {facts.round}: {escape(text[0].upper() + text[1:])}</h3>{svg(find.trigger)}{_parts(find)}"
 
 

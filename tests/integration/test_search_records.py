@@ -46,6 +46,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         (Finds, lambda body: dataclasses.replace(body, confirmed=())),
         (Finds, lambda body: _with_confirmed(body, success_micro=7)),
         (Finds, lambda body: _with_confirmed(body, attributed=False)),
+        (Finds, lambda body: dataclasses.replace(body, working=body.confirmed)),
         (Attributed, lambda body: dataclasses.replace(body, convicted=())),
         (Attributed, lambda body: dataclasses.replace(body, convicted=(Conviction("ada", "we say so"),))),
         (Attributed, lambda body: _with_case(body, agreeing=4)),
@@ -111,7 +112,7 @@ def test_appeal_shows_trigger_every_rounds_share_and_what_honest_silos_show(
     display.round_of(facts)
     text = capsys.readouterr().out
     assert "inputs of every other class are taken for class 2 under a mask of 1.0 of 300" in text
-    assert "success 100%; borne out by 5, not by 0" in text
+    assert "success 100%; borne out by 5 silos, not by 0" in text
     assert "5 of 5 tables agree" in text
     assert "██" in text
     (search,) = facts["searches"]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit import attributions, plans
+from audit import attributions, display, plans, show
+from audit.files import LogFile
 from audit.findings import search_facts
 from audit.searches import denied, releasable
 from coordinator.errors import RejectedMessage
@@ -86,7 +87,9 @@ def forgetful(times: int = 2, success: int = MICRO) -> Callable[[Any], Any]:
 
 
 @pytest.mark.usefixtures("whole_range")
-def test_who_goes_on_teaching_what_came_back_and_is_found_no_more_is_convicted_all_the_same(tmp_path: Path) -> None:
+def test_who_goes_on_teaching_what_came_back_and_is_found_no_more_is_convicted_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     seats = {name: seat_changes(searcher=forgetful()) for name in SILOS}
     federation = searching(tmp_path, seats | {LIAR: seat_changes(WEAK, forgetful())}, rounds=13)
     history = federation.run()
@@ -99,6 +102,8 @@ def test_who_goes_on_teaching_what_came_back_and_is_found_no_more_is_convicted_a
     assert releasable(history)[0] == history.model, "what stands forbids no release"
     facts = search_facts(history)
     assert [(len(one.finds), len(one.standing), one.result) for one in facts[1:3]] == [(1, 0, "finds"), (0, 1, "clean")]
+    display.round_of(show.round_of(LogFile(federation.directory / "log.jsonl"), 5))
+    assert "success 100%; found by an earlier search, still works for 5 silos, not for 0" in capsys.readouterr().out
     assert replay(federation).chain.digest == history.chain.digest
 
 
