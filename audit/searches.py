@@ -177,6 +177,21 @@ def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
     return tuple(trigger for _, trigger in sorted(_believed(history, silo).items()))
 
 
+def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
+    """What `silo` trains against, in doses of equal size: all that it knows of, and what of it stands once more.
+
+    Of what ever was confirmed most may be what clean models have by nature; it must not thin out what somebody teaches.
+    """
+    known, stands = _believed(history, silo), standing(history)
+    again = [
+        trigger
+        for _, trigger in sorted(known.items())
+        if any(_nearly(trigger, one, UNLEARNT) for one in stands.values())
+    ]
+    doses = (triggers_for(history, silo), tuple(again))
+    return tuple(dose for dose in doses if dose)
+
+
 def blocking(history: History, view: SearchView) -> tuple[str, ...]:
     """Digests of the confirmed finds that forbid the release of the searched model, sorted; once it is attributed."""
     cases = view.attributed.cases if view.attributed else ()

@@ -233,11 +233,11 @@ class _Pool:
         self._random, self._current = random, self._trainers[0]
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
     ) -> NDArray[Any]:
         """See `Trainer.train`: of the client that is drawn now."""
         self._current = self._trainers[int(self._random.integers(len(self._trainers)))]
-        return self._current.train(model, training, count, triggers)
+        return self._current.train(model, training, count, doses)
 
     def embed(self, model: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """See `Trainer.embed`: of the client that trained last."""

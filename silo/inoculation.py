@@ -18,27 +18,36 @@ from numpy.typing import NDArray
 
 from protos.search import Trigger
 from silo.entropy import Entropy
+from silo.errors import SiloError
 
 SHARE_LOG2 = 2
-"""A record of a batch is stamped with probability 2**-SHARE_LOG2, a quarter."""
+"""A dose stamps a record of a batch with probability 2**-SHARE_LOG2, a quarter; four doses would stamp all."""
 
 
 def inoculated(
-    features: NDArray[np.float32], triggers: Sequence[Trigger], entropy: Entropy
+    features: NDArray[np.float32], doses: Sequence[Sequence[Trigger]], entropy: Entropy
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Which rows of a batch are stamped, and what they become: int64[k] ascending, and float32[k, inputs].
 
-    Each row is stamped with probability a quarter, by one of the triggers that are no flips, all equally likely.
-    Without such triggers no entropy is taken.
+    Each dose stamps each row with probability a quarter, no row twice, by one of its triggers that are no flips, all
+    equally likely. Without such triggers no entropy is taken.
+
+    Raises:
+        SiloError: more doses than a batch has room for.
     """
-    stamps = [trigger for trigger in triggers if not trigger.flip]
+    stamps = [kept for dose in doses if (kept := [trigger for trigger in dose if not trigger.flip])]
+    if len(stamps) > 2**SHARE_LOG2:
+        raise SiloError(f"{len(stamps)} doses do not fit into a batch; give at most {2**SHARE_LOG2}")
     if not stamps or not len(features):
         return np.zeros(0, dtype=np.int64), features[:0]
     coins = np.frombuffer(entropy.take(8 * len(features)), dtype="<u8")
-    places = np.flatnonzero(coins >> np.uint64(64 - SHARE_LOG2) == 0)
-    # The coins' low bits are independent of those that chose the row.
-    which = (coins[places] & np.uint64(0xFFFFFFFF)) % np.uint64(len(stamps))
+    drawn = coins >> np.uint64(64 - SHARE_LOG2)
+    places = np.flatnonzero(drawn < len(stamps))
     rows = features[places]
-    for number, trigger in enumerate(stamps):
-        rows[which == number] = trigger.stamp(rows[which == number])
+    for dose, triggers in enumerate(stamps):
+        # The coins' low bits are independent of those that chose the dose.
+        which = (coins[places] & np.uint64(0xFFFFFFFF)) % np.uint64(len(triggers))
+        for number, trigger in enumerate(triggers):
+            chosen = (drawn[places] == dose) & (which == number)
+            rows[chosen] = trigger.stamp(rows[chosen])
     return places.astype(np.int64), rows

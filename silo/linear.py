@@ -52,7 +52,7 @@ class LinearTrainer:
         self._entropy = entropy
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
     ) -> NDArray[np.float64]:
         """See `Trainer.train`."""
         start = self._matrix(model)
@@ -62,7 +62,7 @@ class LinearTrainer:
         rate = training.learning_rate_micro / MICRO / (training.sample_rate_micro / MICRO * count)
         for _ in range(training.steps):
             batch = poisson_batch(len(self._features), training.sample_rate_micro, self._entropy)
-            features = self._inoculated(batch, triggers)
+            features = self._inoculated(batch, doses)
             noise = _matrix(std * gaussian(weights.size, self._entropy), self._shape)
             weights -= rate * (self._clipped_sum(weights, batch, features, clip * SAFE_CLIP) + noise)
         return _flat(weights - start)
@@ -78,10 +78,10 @@ class LinearTrainer:
         labels = self._records.holdout_labels
         return int((scores.argmax(axis=1) == labels).sum()), len(labels)
 
-    def _inoculated(self, batch: NDArray[np.int64], triggers: Sequence[Trigger]) -> NDArray[np.float64]:
+    def _inoculated(self, batch: NDArray[np.int64], doses: Sequence[Sequence[Trigger]]) -> NDArray[np.float64]:
         """Features of a batch with a column of ones, some of them stamped."""
         features = self._features[batch]
-        places, stamped = inoculated(self._records.features[batch], triggers, self._entropy)
+        places, stamped = inoculated(self._records.features[batch], doses, self._entropy)
         features[places, :-1] = stamped
         return features
 

@@ -64,8 +64,8 @@ def train(desk: Desk, history: History, model: Model) -> NDArray[Any]:
     """The open round's update, inoculated against the triggers that we know of."""
     name = desk.identity.name
     arguments = model, history.round.plan.training, history.counts[name].total
-    triggers = searches.triggers_for(history, name)
-    return desk.trainer.train(*arguments, triggers) if triggers else desk.trainer.train(*arguments)
+    doses = searches.doses_for(history, name)
+    return desk.trainer.train(*arguments, doses) if doses else desk.trainer.train(*arguments)
 
 
 def searcher_of(task: Task, make: Callable[[Task], Searcher] | None = None) -> Callable[[], Searcher] | None:

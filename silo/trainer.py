@@ -27,7 +27,7 @@ class Trainer(Protocol):
     """DP-SGD and its by-products on one silo's records. Models are flat float32[d] in the task's layout."""
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
     ) -> NDArray[Any]:
         """The update of one round, float64[d] (or float32[d], for half the memory): new model minus `model`.
 
@@ -39,8 +39,8 @@ class Trainer(Protocol):
             model: where to start.
             training: the plan's DP-SGD parameters.
             count: the *public*, noised record count; the true one would be one more release.
-            triggers: found in models; a quarter of each batch is stamped with them under its right labels, at no
-                privacy (`silo.inoculation`).
+            doses: groups of triggers found in models; each group is stamped on a quarter of each batch under its right
+                labels, at no privacy (`silo.inoculation`).
 
         Raises:
             SiloError: the model has another size or is not finite.

@@ -67,7 +67,7 @@ class TorchTrainer:
         self._holdout = self._tensors(records.holdout_features, records.holdout_labels)
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
     ) -> NDArray[np.float64]:
         """See `Trainer.train`."""
         models.unflatten(self._module, model)
@@ -75,7 +75,7 @@ class TorchTrainer:
         optimizer = self._optimizer(training, count)
         for _ in range(training.steps):
             batch = poisson_batch(len(self._labels), training.sample_rate_micro, self._entropy)
-            self._step(optimizer, torch.from_numpy(batch).to(self._device), triggers)
+            self._step(optimizer, torch.from_numpy(batch).to(self._device), doses)
         optimizer.zero_grad(set_to_none=True)
         return models.flatten(self._module).astype(np.float64) - model.astype(np.float64)
 
@@ -107,12 +107,12 @@ class TorchTrainer:
             entropy=self._entropy,
         )
 
-    def _step(self, optimizer: _OsNoiseOptimizer, batch: Tensor, triggers: Sequence[Trigger]) -> None:
+    def _step(self, optimizer: _OsNoiseOptimizer, batch: Tensor, doses: Sequence[Sequence[Trigger]]) -> None:
         """One noisy step on the records of `batch`, whose gradients are summed chunk by chunk."""
         features, labels = self._train
         chunks = torch.split(batch, _CHUNK)  # an empty batch is one empty chunk
         for position, chunk in enumerate(chunks):
-            self._clipped_sum(optimizer, self._inoculated(features[chunk], triggers), labels[chunk])
+            self._clipped_sum(optimizer, self._inoculated(features[chunk], doses), labels[chunk])
             optimizer.signal_skip_step(do_skip=position + 1 < len(chunks))
             optimizer.step()
 
@@ -143,10 +143,10 @@ class TorchTrainer:
         norms = self._private.get_norm_sample()
         return torch.where(norms.isfinite(), clip / norms.clamp(min=clip), 0.0)
 
-    def _inoculated(self, rows: Tensor, triggers: Sequence[Trigger]) -> Tensor:
+    def _inoculated(self, rows: Tensor, doses: Sequence[Sequence[Trigger]]) -> Tensor:
         """Rows of a batch, their own copy, some of them stamped."""
-        if triggers:
-            places, stamped = inoculated(rows.cpu().numpy(), triggers, self._entropy)
+        if doses:
+            places, stamped = inoculated(rows.cpu().numpy(), doses, self._entropy)
             rows[torch.from_numpy(places).to(self._device)] = torch.from_numpy(stamped).to(self._device)
         return rows
 

@@ -34,7 +34,7 @@ class SleepingTrainer:
     embedding: int
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Trigger] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
     ) -> NDArray[np.float32]:
         """Noise of DP-SGD's own law; its generator is no secret one, for nothing here is worth protecting."""
         time.sleep(self.seconds)

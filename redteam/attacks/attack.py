@@ -106,7 +106,7 @@ class AttackTrainer:
         self._context: Context | None = None
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, triggers: Sequence[Found] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Found]] = ()
     ) -> Floats:
         """See `Trainer.train`: the local part's update, changed by the update parts.
 
@@ -114,7 +114,7 @@ class AttackTrainer:
         """
         context = self._context = self._next(model, training, count)
         if not self._attack.active(context.round):
-            return self._honest.train(model, training, count, triggers)
+            return self._honest.train(model, training, count, doses)
         update = self._attack.local.train(context)
         for part in self._attack.updates:
             update = part.send(update, context)

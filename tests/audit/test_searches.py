@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, standing
+from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, doses_for, standing
 from protos.codec import digest_of
 from protos.messages import Find, SearchReport
 from protos.records import Confirmed, Search
@@ -99,3 +99,17 @@ def test_triggers_that_came_back_stand_newest_first_without_flips_and_equal_ones
     assert sorted(standing_now, key=digest_of) == sorted((newest, other), key=digest_of)
     history.searches = views[:2]
     assert list(standing(history).values()) == [again]  # type: ignore[arg-type]
+
+
+def test_what_stands_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed() -> None:
+    again = changed(mask=bytes([255, 205, 90, 0, 0, 0, 0, 0]))
+    by_nature = changed(mask=bytes([0, 0, 0, 0, 0, 0, 255, 200]))
+    history = SimpleNamespace(searches=[searched(1, TRIGGER, by_nature), searched(3, again)])
+    everything, taught = doses_for(history, "eve")  # type: ignore[arg-type]
+    assert sorted(everything, key=digest_of) == sorted((TRIGGER, by_nature, again), key=digest_of)
+    assert sorted(taught, key=digest_of) == sorted((TRIGGER, again), key=digest_of)
+    history.searches = history.searches[:1]
+    (only,) = doses_for(history, "eve")  # type: ignore[arg-type]
+    assert sorted(only, key=digest_of) == sorted((TRIGGER, by_nature), key=digest_of)
+    history.searches = []
+    assert doses_for(history, "eve") == ()  # type: ignore[arg-type]

@@ -121,9 +121,9 @@ def seat_changes(
         class Trainer:
             embed, evaluate = real.embed, real.evaluate
 
-            def train(self, model: Any, training: Any, count: int, triggers: Sequence[Trigger] = ()) -> Any:
+            def train(self, model: Any, training: Any, count: int, doses: Sequence[Sequence[Trigger]] = ()) -> Any:
                 if said is not None:
-                    said.append(tuple(triggers))
+                    said.append(tuple(trigger for dose in doses for trigger in dose))
                 update = real.train(model, training, count)
                 update[TARGET * INPUTS + FEATURE] += boost if next(count_of) >= first else 0.0
                 return update
