@@ -117,6 +117,22 @@ def consensus(means: Means, without: Integers) -> Consensus:
     return Consensus(without, centre, error, _between(means, without, centre, enough))
 
 
+def class_medians(values: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Per class the coordinate-wise median over the silos that know it, each counted alike; zero where nobody does.
+
+    Args:
+        values: class means, float64[n, classes, embedding].
+        known: bool[n, classes].
+
+    Returns:
+        float64[classes, embedding].
+    """
+    medians = np.zeros(values.shape[1:])
+    for label in np.flatnonzero(known.any(axis=0)):
+        medians[label] = np.median(values[known[:, label], label], axis=0)
+    return medians
+
+
 def deviations(setting: Setting, means: Means) -> Floats:
     """Per silo the z-score of the squared distance from the consensus of the others (float64[n]).
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from defenses.evidence import Exhibit, Scored, Setting
 from defenses.frames import WEIGHT, Selection, Weighting
-from defenses.prototypes import means_of, shown
+from defenses.prototypes import class_medians, means_of, shown
 from defenses.sketches import Floats, Source, cosines, gram, output_layers
 
 Memory: TypeAlias = Callable[[Setting], Mapping[str, Floats]]
@@ -183,10 +183,10 @@ def median_similarities(values: Floats, known: NDArray[np.bool_]) -> Floats:
         float64[n], within -1 and 1; -1 for a silo that knows no class.
     """
     similarities = np.full(known.shape, np.nan)
+    medians = class_medians(values, known)
     for label in np.flatnonzero(known.any(axis=0)):
         who = known[:, label]
-        rows = values[who, label]
-        median = np.median(rows, axis=0)
+        rows, median = values[who, label], medians[label]
         scale = np.linalg.norm(rows, axis=1) * np.linalg.norm(median)
         similarities[who, label] = np.divide(rows @ median, scale, out=np.zeros(len(rows)), where=scale > 0)
     number = known.sum(axis=1)

@@ -5,6 +5,10 @@ another one. Decoding refuses missing and unknown fields, wrong types and values
 
 Field types: `int`, `str`, `bool`, `bytes` (base64 text), `JsonObject`, `X | None`, `tuple[X, ...]`, other message
 classes, and `Annotated` forms of `int` (`Between`) and `str` (`Matching`).
+
+A field that a class got after messages of it were signed has `LATER` as metadata and a default that means what was done
+before. With its default it does not stand in the bytes, and may not: old bytes stay valid, digests stay what they were,
+and every message has one form.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from protos import canonical
 from protos.errors import MalformedMessage
 
 T = TypeVar("T")
+LATER = {"later": True}
 JsonObject: TypeAlias = dict[str, Any]
 
 
@@ -52,8 +57,12 @@ Text: TypeAlias = Annotated[str, Matching(r"[^\x00-\x1f]{0,400}")]
 
 def encode(message: Any) -> JsonObject:
     """The JSON object of a message."""
-    value = {field.name: _encode(getattr(message, field.name)) for field in dataclasses.fields(message)}
-    kind = getattr(type(message), "KIND", None)
+    cls = type(message)
+    later: dict[str, Any] = _later(cls)  # type: ignore[arg-type]
+    values = {field.name: getattr(message, field.name) for field in dataclasses.fields(message)}
+    said = {name: value for name, value in values.items() if name not in later or value != later[name]}
+    value = {name: _encode(item) for name, item in said.items()}
+    kind = getattr(cls, "KIND", None)
     return value if kind is None else value | {"kind": kind}
 
 
@@ -65,7 +74,9 @@ def decode(cls: type[T], value: Any) -> T:
     """
     if not isinstance(value, dict):
         raise MalformedMessage(f"{cls.__name__}: an object is needed, not {type(value).__name__}")
-    fields: dict[str, Any] = _fields(cls)  # type: ignore[arg-type]
+    later: dict[str, Any] = _later(cls)  # type: ignore[arg-type]
+    hints: dict[str, Any] = _fields(cls)  # type: ignore[arg-type]
+    fields = {name: hint for name, hint in hints.items() if name in value or name not in later}
     kind = getattr(cls, "KIND", None)
     expected = set(fields) | ({"kind"} if kind is not None else set())
     if set(value) != expected:
@@ -74,6 +85,9 @@ def decode(cls: type[T], value: Any) -> T:
     if kind is not None and value["kind"] != kind:
         raise MalformedMessage(f"{cls.__name__}: kind is {str(value['kind'])[:60]!r}, not {kind!r}")
     arguments = {name: _decode(hint, value[name], f"{cls.__name__}.{name}") for name, hint in fields.items()}
+    for name in later.keys() & arguments.keys():
+        if arguments[name] == later[name]:
+            raise MalformedMessage(f"{cls.__name__}.{name}: must be left out where it is {later[name]}")
     return cls(**arguments)
 
 
@@ -90,6 +104,12 @@ def unpack(cls: type[T], data: bytes) -> T:
 def digest_of(message: Any) -> str:
     """SHA-256 of the canonical bytes of a message."""
     return canonical.digest(pack(message))
+
+
+@cache
+def _later(cls: type[Any]) -> dict[str, Any]:
+    """Names and defaults of the fields that older messages have not."""
+    return {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("later")}
 
 
 @cache

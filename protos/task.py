@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from protos.codec import Between, Digest, Matching, Name, Natural, Positive, Text, digest_of
+from protos.codec import LATER, Between, Digest, Matching, Name, Natural, Positive, Text, digest_of
 
 MICRO = 1_000_000
 NANO = 1_000_000_000
@@ -69,11 +69,16 @@ class Training:
 
 @dataclass(frozen=True)
 class PrototypeRule:
-    """Noised class sums of the inputs of the last linear layer, each clipped to `clip`, every `every` rounds."""
+    """Noised class sums of the inputs of the last linear layer, each clipped to `clip`, every `every` rounds.
+
+    `pull_micro` is λ of FedProto: how much the distance of a record's embedding from its class's global prototype
+    counts in the loss (`audit.prototypes`, `silo.guidance`); 0 is cross-entropy alone.
+    """
 
     clip_micro: Positive
     noise_micro: Positive
     every: Positive
+    pull_micro: Natural = field(default=0, metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,9 @@ class TrainingSpec:
     """DP-SGD of a round. With `epsilon` 0 the noise is a millionth of C: clipped SGD, in practice without DP.
 
     `range` is the largest coordinate of an update that is not cut; 0 takes four deviations of the smallest silo's noise
-    and an eighth of what clipping allows. `prototypes_every` 0 releases none. With the schedule `cosine` the learning
-    rate falls over the rounds (`audit.schedule`).
+    and an eighth of what clipping allows. `prototypes_every` 0 releases none. `pull` is FedProto's λ
+    (`silo.guidance`); it needs prototypes. With the schedule `cosine` the learning rate falls over the rounds
+    (`audit.schedule`).
     """
 
     rounds: int = _whole(20, 1, 10_000)
@@ -114,6 +115,7 @@ class TrainingSpec:
     prototypes_every: int = _whole(0, 0, 10_000)
     prototypes_clip: float = _number(4.0, 1e-6, 1e6)
     prototypes_noise: float = _number(20.0, 1e-6, 1e6)
+    pull: float = _number(0.0, 0.0, 1e6)
     counts_noise: float = _number(10.0, 1e-6, 1e6)
     schedule: str = _choice("constant", lambda: SCHEDULES)
 
@@ -315,9 +317,17 @@ def _require_consistent(scenario: Scenario) -> None:
         raise BadScenario("scenario: data.ratio must be 1 with federation.clients: a silo declares one count for all")
     if data.components and data.features == "none":
         raise BadScenario("scenario: data.components counts fixed features: set data.features, or leave it out")
+    if scenario.training.pull and not scenario.training.prototypes_every:
+        raise BadScenario(
+            "scenario: training.pull is towards prototypes: set training.prototypes_every, or leave it out"
+        )
     kind, hidden = scenario.model.kind, scenario.model.hidden
     if kind == "lenet" and len(hidden) < 2:
         raise BadScenario("scenario: model.hidden must begin with two numbers of channels for a lenet")
+    if scenario.training.pull and (kind == "linear" or not hidden):
+        raise BadScenario(
+            "scenario: training.pull needs a hidden layer: set model.kind and model.hidden, or leave it out"
+        )
     if scenario.attack.last and scenario.attack.last < scenario.attack.first:
         raise BadScenario("scenario: attack.last must be 0 or not before attack.first")
     if scenario.attack.absent and (scenario.attack.name == NO_ATTACK or not scenario.attack.share):

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.secure_sum import PackedCkks
-from protos.search import Trigger
 from protos.task import MICRO, Budget, Deadlines, Policy, Task, Training
 from redteam import arguments, datasets
 from redteam.attacks.attack import Attack
@@ -34,6 +33,7 @@ from redteam.trusted import root_of
 from silo import rootset
 from silo.data import Records
 from silo.entropy import Entropy
+from silo.guidance import NONE, Guidance
 from silo.pack import draft_task, pack_task, step_log2
 from silo.searcher import Root
 from silo.trainer import Trainer, trainer_for
@@ -176,6 +176,7 @@ def _description(scenario: Scenario, data: Dataset) -> dict[str, Any]:
     if plan.prototypes_every:
         noise = plan.prototypes_noise if plan.epsilon else NO_NOISE_MICRO / MICRO
         spec["prototypes"] = {"clip": plan.prototypes_clip, "noise": noise, "every": plan.prototypes_every}
+        spec["prototypes"]["pull"] = plan.pull
     if scenario.engine.search:
         spec["search"] = {"every": scenario.engine.search_every}
     return spec
@@ -233,11 +234,11 @@ class _Pool:
         self._random, self._current = random, self._trainers[0]
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, guidance: Guidance = NONE
     ) -> NDArray[Any]:
         """See `Trainer.train`: of the client that is drawn now."""
         self._current = self._trainers[int(self._random.integers(len(self._trainers)))]
-        return self._current.train(model, training, count, doses)
+        return self._current.train(model, training, count, guidance)
 
     def embed(self, model: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """See `Trainer.embed`: of the client that trained last."""

@@ -24,6 +24,7 @@ from protos.rounds import Phase
 from protos.transport import PIECE_BYTES
 from silo import checking, keying, searching
 from silo.desk import Desk, NotYet, SitOut, round_key
+from silo.guidance import NONE, guidance_for
 from silo.releases import noised_counts, noised_prototypes
 from silo.workspace import Update
 
@@ -83,8 +84,9 @@ def _commit(desk: Desk, history: History) -> Commit:
 
 def _quantised(desk: Desk, history: History, model: NDArray[np.float32]) -> NDArray[np.int8]:
     """Train, and round the update at random block by block."""
-    plan = history.round.plan
-    update = searching.train(desk, history, model)
+    plan, name = history.round.plan, desk.identity.name
+    arguments, guidance = (model, plan.training, history.counts[name].total), guidance_for(history, name)
+    update = desk.trainer.train(*arguments) if guidance == NONE else desk.trainer.train(*arguments, guidance)
     values = np.empty(update.size, dtype=np.int8)
     for start in range(0, update.size, _BLOCK):
         block = update[start : start + _BLOCK].astype(np.float64)

@@ -17,6 +17,7 @@ from silo.data import Records
 from silo.entropy import Entropy
 from silo.errors import UnsuitableModel
 from silo.gaussian import gaussian
+from silo.guidance import NONE, Guidance
 from silo.inoculation import inoculated
 from silo.sampling import poisson_batch
 from silo.trainer import SAFE_CLIP, require_model
@@ -52,9 +53,13 @@ class LinearTrainer:
         self._entropy = entropy
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, guidance: Guidance = NONE
     ) -> NDArray[np.float64]:
-        """See `Trainer.train`."""
+        """See `Trainer.train`; UnsuitableModel for a pull, which would not change any gradient."""
+        if guidance.pull is not None:
+            raise UnsuitableModel(
+                "a linear model has no embedding that prototypes could pull: leave prototypes.pull out"
+            )
         start = self._matrix(model)
         weights = start.copy()
         clip = training.clip_micro / MICRO
@@ -62,7 +67,7 @@ class LinearTrainer:
         rate = training.learning_rate_micro / MICRO / (training.sample_rate_micro / MICRO * count)
         for _ in range(training.steps):
             batch = poisson_batch(len(self._features), training.sample_rate_micro, self._entropy)
-            features = self._inoculated(batch, doses)
+            features = self._inoculated(batch, guidance.doses)
             noise = _matrix(std * gaussian(weights.size, self._entropy), self._shape)
             weights -= rate * (self._clipped_sum(weights, batch, features, clip * SAFE_CLIP) + noise)
         return _flat(weights - start)

@@ -24,7 +24,7 @@ from protos.task import MICRO, NANO, Budget, ModelSpec, PrototypeRule, SearchRul
 from silo import rootset
 from silo.errors import BadTask, ImpossiblePrivacyTarget
 from silo.searcher import Root
-from silo.trainer import initial_model, layout_for
+from silo.trainer import initial_model, layout_for, require_pullable
 
 LEVELS = 127
 """An update's coordinates are integers from -127 to 127."""
@@ -45,9 +45,10 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, 
         spec: `name`, `model` (`kind`, `sizes`, `activation`, optionally `features`: the SHA-256 of a file of fixed
             features), `rounds`, `sample_rate`, `steps`, `learning_rate`, `clip`, `evaluation_noise` and `counts_noise`
             (multipliers), `epsilon`, `delta`, `range` (the largest coordinate of an update that is not cut), `folds`;
-            optionally `prototypes` (`clip`, `noise`, `every`), `evaluation_every` (1: every round), `schedule` of the
-            learning rate (`constant`, or `cosine` over the rounds), a public `seed`, and `search` (`every`, `success`,
-            `checkers`, `memory`, `level`, each optional; see `SearchRule`), which needs a root set.
+            optionally `prototypes` (`clip`, `noise`, `every`, and `pull`: FedProto's λ, 0 where absent),
+            `evaluation_every` (1: every round), `schedule` of the learning rate (`constant`, or `cosine` over the
+            rounds), a public `seed`, and `search` (`every`, `success`, `checkers`, `memory`, `level`, each optional;
+            see `SearchRule`), which needs a root set.
         root: the public root set. Without it nobody searches the model.
 
     Returns:
@@ -55,7 +56,7 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, 
 
     Raises:
         BadTask: an entry is missing, unknown or out of range.
-        UnsuitableModel: the model cannot be trained privately.
+        UnsuitableModel: the model cannot be trained privately, or has no layer that prototypes could pull.
         ImpossiblePrivacyTarget: no training noise meets the budget; the least possible ε is named.
     """
     draft, model = draft_task(spec, root)
@@ -85,6 +86,7 @@ def draft_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task,
         search=_search(spec.get("search"), root, model_spec),
         schedule=_text(spec.get("schedule", "constant"), "schedule"),
     )
+    require_pullable(draft)
     return _checked(draft), model
 
 
@@ -144,9 +146,10 @@ def _training(spec: Mapping[str, Any]) -> Training:
 def _prototypes(value: Any) -> PrototypeRule | None:
     if value is None:
         return None
-    entry = _table(value, "prototypes", {"clip", "noise", "every"})
+    entry = _table(value, "prototypes", {"clip", "noise", "every"}, frozenset({"pull"}))
     clip, noise = _scaled(entry["clip"], "prototypes.clip"), _scaled(entry["noise"], "prototypes.noise")
-    return PrototypeRule(clip, noise, _integer(entry["every"], "prototypes.every"))
+    pull = _scaled(entry.get("pull", 0), "prototypes.pull", zero=True)
+    return PrototypeRule(clip, noise, _integer(entry["every"], "prototypes.every"), pull)
 
 
 def _search(value: Any, root: Root | None, spec: ModelSpec) -> SearchRule | None:
@@ -184,15 +187,16 @@ def _require_keys(value: Mapping[str, Any], name: str, required: frozenset[str],
         raise BadTask(f"{name}: remove the unknown {', '.join(map(str, unknown))}")
 
 
-def _number(value: Any, name: str) -> Decimal:
-    """A positive number; floats are read as they were written."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise BadTask(f"task: {name} must be a positive number")
+def _number(value: Any, name: str, zero: bool = False) -> Decimal:
+    """A positive number, or with `zero` 0 too; floats are read as they were written."""
+    finite = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not finite or value < 0 or (value == 0 and not zero):
+        raise BadTask(f"task: {name} must be {'0 or ' if zero else ''}a positive number")
     return Decimal(str(value))
 
 
-def _scaled(value: Any, name: str, unit: int = MICRO) -> int:
-    scaled = _number(value, name) * unit
+def _scaled(value: Any, name: str, unit: int = MICRO, zero: bool = False) -> int:
+    scaled = _number(value, name, zero) * unit
     if scaled != scaled.to_integral_value():
         raise BadTask(f"task: {name} has more than {len(str(unit)) - 1} decimals, round it")
     return int(scaled)

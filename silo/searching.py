@@ -1,4 +1,4 @@
-"""What a silo does about triggers: search the model, measure others' finds, attribute them, train against them.
+"""What a silo does about triggers: search the model, measure others' finds, attribute them.
 
 All of it is a function of models, which are differentially private outputs, and of the public root set. No record of
 the silo is looked at and nothing is charged.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,14 +57,6 @@ def attribute(desk: Desk, history: History) -> Attribution:
         for find in searches.to_attribute(search)
     )
     return Attribution(history.genesis.federation, search.finds_digest, tables)
-
-
-def train(desk: Desk, history: History, model: Model) -> NDArray[Any]:
-    """The open round's update, inoculated against the triggers that we know of."""
-    name = desk.identity.name
-    arguments = model, history.round.plan.training, history.counts[name].total
-    doses = searches.doses_for(history, name)
-    return desk.trainer.train(*arguments, doses) if doses else desk.trainer.train(*arguments)
 
 
 def searcher_of(task: Task, make: Callable[[Task], Searcher] | None = None) -> Callable[[], Searcher] | None:

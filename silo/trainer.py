@@ -6,17 +6,16 @@ Torch takes seconds to import, so a kind's module is imported when it is first n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.search import Trigger
 from protos.task import Layout, ModelSpec, Task, Training
 from silo.data import Records
 from silo.entropy import Entropy
-from silo.errors import SiloError
+from silo.errors import SiloError, UnsuitableModel
+from silo.guidance import NONE, Guidance
 from silo.searcher import Searcher
 
 SAFE_CLIP = 1 - 2.0**-16
@@ -27,7 +26,7 @@ class Trainer(Protocol):
     """DP-SGD and its by-products on one silo's records. Models are flat float32[d] in the task's layout."""
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, guidance: Guidance = NONE
     ) -> NDArray[Any]:
         """The update of one round, float64[d] (or float32[d], for half the memory): new model minus `model`.
 
@@ -39,8 +38,7 @@ class Trainer(Protocol):
             model: where to start.
             training: the plan's DP-SGD parameters.
             count: the *public*, noised record count; the true one would be one more release.
-            doses: groups of triggers found in models; each group is stamped on a quarter of each batch under its right
-                labels, at no privacy (`silo.inoculation`).
+            guidance: public; it changes the gradients that are clipped, and costs no privacy.
 
         Raises:
             SiloError: the model has another size or is not finite.
@@ -93,9 +91,11 @@ def trainer_for(task: Task, records: Records, entropy: Entropy) -> Trainer:
 
     Raises:
         BadData: the records do not fit the task.
-        UnsuitableModel: this build cannot train the model, or builds it with another layout than the task's.
+        UnsuitableModel: this build cannot train the model, builds it with another layout than the task's, or see
+            `require_pullable`.
     """
     records.require_fit(task.model.sizes[0], task.layout.classes, task.model.features)
+    require_pullable(task)
     return _family(task.model).trainer(task.model, records, entropy)
 
 
@@ -106,6 +106,20 @@ def searcher_for(task: Task) -> Searcher:
         UnsuitableModel: this build cannot build the model.
     """
     return cast(_SearchFamily, importlib.import_module(_SEARCH)).searcher(task.model)
+
+
+def require_pullable(task: Task) -> None:
+    """Refuse a pull on embeddings that nothing makes: with the output layer alone they are the records themselves.
+
+    Raises:
+        UnsuitableModel: says what to change.
+    """
+    pull = task.prototypes is not None and task.prototypes.pull_micro
+    if pull and task.layout.output_size == task.layout.size:
+        raise UnsuitableModel(
+            "the model has no layer before its output layer, so there is nothing that prototypes could pull: leave "
+            "prototypes.pull out, or use an mlp with a hidden layer"
+        )
 
 
 def require_model(model: NDArray[np.float32], size: int) -> None:

@@ -10,7 +10,8 @@ where there is any; noise is made on the CPU and moved.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -25,10 +26,13 @@ from silo import models
 from silo.data import Records
 from silo.entropy import Entropy
 from silo.gaussian import gaussian
+from silo.guidance import NONE, Guidance, Pull
 from silo.inoculation import inoculated
 from silo.sampling import poisson_batch
 from silo.trainer import SAFE_CLIP
 
+_Losses = Callable[[Tensor, Tensor], Tensor]
+"""From rows and labels to the loss of each record, float[n]."""
 _CHUNK = 512
 """Records that are in memory at once, with their gradients of one layer; a larger Poisson batch is summed in parts."""
 
@@ -67,27 +71,24 @@ class TorchTrainer:
         self._holdout = self._tensors(records.holdout_features, records.holdout_labels)
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, guidance: Guidance = NONE
     ) -> NDArray[np.float64]:
         """See `Trainer.train`."""
         models.unflatten(self._module, model)
         self._module.train()
         optimizer = self._optimizer(training, count)
+        losses = self._entropies if guidance.pull is None else self._pulled(guidance.pull)
         for _ in range(training.steps):
             batch = poisson_batch(len(self._labels), training.sample_rate_micro, self._entropy)
-            self._step(optimizer, torch.from_numpy(batch).to(self._device), doses)
+            self._step(optimizer, torch.from_numpy(batch).to(self._device), guidance.doses, losses)
         optimizer.zero_grad(set_to_none=True)
         return models.flatten(self._module).astype(np.float64) - model.astype(np.float64)
 
     def embed(self, model: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """See `Trainer.embed`."""
-        parts: list[Tensor] = []
-        hook = models.output_layer(self._module).register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0]))
-        try:
+        with self._embeddings() as parts:
             for _ in self._outputs(model, self._train[0]):
                 pass
-        finally:
-            hook.remove()
         embeddings: NDArray[np.float64] = torch.cat(parts).double().cpu().numpy()
         return embeddings, self._labels
 
@@ -107,16 +108,18 @@ class TorchTrainer:
             entropy=self._entropy,
         )
 
-    def _step(self, optimizer: _OsNoiseOptimizer, batch: Tensor, doses: Sequence[Sequence[Trigger]]) -> None:
+    def _step(
+        self, optimizer: _OsNoiseOptimizer, batch: Tensor, doses: Sequence[Sequence[Trigger]], losses: _Losses
+    ) -> None:
         """One noisy step on the records of `batch`, whose gradients are summed chunk by chunk."""
         features, labels = self._train
         chunks = torch.split(batch, _CHUNK)  # an empty batch is one empty chunk
         for position, chunk in enumerate(chunks):
-            self._clipped_sum(optimizer, self._inoculated(features[chunk], doses), labels[chunk])
+            self._clipped_sum(optimizer, self._inoculated(features[chunk], doses), labels[chunk], losses)
             optimizer.signal_skip_step(do_skip=position + 1 < len(chunks))
             optimizer.step()
 
-    def _clipped_sum(self, optimizer: _OsNoiseOptimizer, rows: Tensor, labels: Tensor) -> None:
+    def _clipped_sum(self, optimizer: _OsNoiseOptimizer, rows: Tensor, labels: Tensor, losses: _Losses) -> None:
         """Set the parameters' gradients to the sum of the records' clipped gradients.
 
         A record whose gradient overflows counts as zero: it is left out before it can spoil the sum.
@@ -126,16 +129,32 @@ class TorchTrainer:
             for parameter in optimizer.params:
                 parameter.grad = torch.zeros_like(parameter)
             return
-        losses = nn.functional.cross_entropy(self._private(rows), labels, reduction="none")
-        factors = self._factors(losses, optimizer.max_grad_norm)
+        values = losses(rows, labels)
+        factors = self._factors(values, optimizer.max_grad_norm)
         sound = factors > 0
         if not sound.all():
-            self._clipped_sum(optimizer, rows[sound], labels[sound])
+            self._clipped_sum(optimizer, rows[sound], labels[sound], losses)
             return
         optimizer.zero_grad(set_to_none=True)
         self._private.disable_hooks()
-        (factors * losses).sum().backward()  # type: ignore[no-untyped-call]
+        (factors * values).sum().backward()  # type: ignore[no-untyped-call]
         self._private.enable_hooks()
+
+    def _entropies(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of each record, float[n]."""
+        return nn.functional.cross_entropy(self._private(rows), labels, reduction="none")
+
+    def _pulled(self, pull: Pull) -> _Losses:
+        """Cross-entropy and the pull's term; nothing in it depends on another record, so gradients stay per record."""
+        centres = torch.from_numpy(pull.prototypes.centres).float().to(self._device)
+        strengths = pull.strength * torch.from_numpy(pull.prototypes.known).float().to(self._device)
+
+        def losses(rows: Tensor, labels: Tensor) -> Tensor:
+            with self._embeddings() as parts:
+                values = self._entropies(rows, labels)
+            return values + strengths[labels] * (parts[0] - centres[labels]).square().mean(dim=1)
+
+        return losses
 
     def _factors(self, losses: Tensor, clip: float) -> Tensor:
         """What clips each record's gradient to `clip`, float[n]; 0 where it is not finite."""
@@ -149,6 +168,16 @@ class TorchTrainer:
             places, stamped = inoculated(rows.cpu().numpy(), doses, self._entropy)
             rows[torch.from_numpy(places).to(self._device)] = torch.from_numpy(stamped).to(self._device)
         return rows
+
+    @contextmanager
+    def _embeddings(self) -> Iterator[list[Tensor]]:
+        """Collects the inputs of the output layer, float[n, embedding] for each pass of the model within."""
+        parts: list[Tensor] = []
+        hook = models.output_layer(self._module).register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0]))
+        try:
+            yield parts
+        finally:
+            hook.remove()
 
     def _outputs(self, model: NDArray[np.float32], features: Tensor) -> Iterator[Tensor]:
         models.unflatten(self._module, model)

@@ -10,15 +10,15 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit.accounting import solve_noise
-from protos.search import Trigger
 from protos.task import MICRO, NANO, Budget, Layout, ModelSpec, PrototypeRule, Task, TensorSpec, Training
+from silo.guidance import NONE, Guidance
 from silo.pack import step_log2
 
 CLASSES, RECORDS, INPUTS = 10, 200, 4
@@ -34,7 +34,7 @@ class SleepingTrainer:
     embedding: int
 
     def train(
-        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Trigger]] = ()
+        self, model: NDArray[np.float32], training: Training, count: int, guidance: Guidance = NONE
     ) -> NDArray[np.float32]:
         """Noise of DP-SGD's own law; its generator is no secret one, for nothing here is worth protecting."""
         time.sleep(self.seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.search import Trigger as Found
 from protos.task import MICRO, Task, Training
 from redteam.attacks.local import PrivateSgd
 from redteam.attacks.parts import ClassSums, Context, Data, Features, Floats, Labels, Local, Prototypes, Ring, Update
 from redteam.errors import BadAttack
 from silo.data import Records
 from silo.entropy import Entropy
+from silo.guidance import NONE, Guidance
 from silo.trainer import Trainer, trainer_for
 
 if TYPE_CHECKING:
@@ -105,16 +105,15 @@ class AttackTrainer:
         self._poisoning = self._honest if attack.data is None else trainer_for(task, self._poisoned, entropy)
         self._context: Context | None = None
 
-    def train(
-        self, model: NDArray[np.float32], training: Training, count: int, doses: Sequence[Sequence[Found]] = ()
-    ) -> Floats:
+    def train(self, model: NDArray[np.float32], training: Training, count: int, guidance: Guidance = NONE) -> Floats:
         """See `Trainer.train`: the local part's update, changed by the update parts.
 
-        An attacker does not unlearn what was found, except in rounds where it is honest.
+        An attacker does not unlearn what was found, except in rounds where it is honest. Where it trains as an honest
+        silo does, it keeps to the prototypes as well.
         """
-        context = self._context = self._next(model, training, count)
+        context = self._context = self._next(model, training, count, replace(guidance, doses=()))
         if not self._attack.active(context.round):
-            return self._honest.train(model, training, count, doses)
+            return self._honest.train(model, training, count, guidance)
         update = self._attack.local.train(context)
         for part in self._attack.updates:
             update = part.send(update, context)
@@ -147,7 +146,7 @@ class AttackTrainer:
             self._context = self._next(model, self._task.training, len(self._records.labels))
         return self._context
 
-    def _next(self, model: NDArray[np.float32], training: Training, count: int) -> Context:
+    def _next(self, model: NDArray[np.float32], training: Training, count: int, guidance: Guidance = NONE) -> Context:
         last, attack = self._context, self._attack
         number = 1 if last is None else last.round + 1
         return Context(
@@ -164,6 +163,7 @@ class AttackTrainer:
             member=attack.member,
             random=np.random.default_rng([attack.seed, number]),
             entropy=self._entropy,
+            guidance=guidance,
         )
 
 

@@ -26,7 +26,7 @@ class PrivateSgd:
         if not self.poisoned or context.data is None:
             return context.honest
         trainer = trainer_for(context.task, context.poisoned, context.entropy)
-        return trainer.train(context.model, context.training, context.count)
+        return trainer.train(context.model, context.training, context.count, context.guidance)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Signal:
     def train(self, context: Context) -> Floats:
         """See `Local.train`."""
         silent = replace(context.training, noise_micro=NO_NOISE_MICRO)
-        return context.honest_trainer.train(context.model, silent, context.count)
+        return context.honest_trainer.train(context.model, silent, context.count, context.guidance)
 
 
 @dataclass(frozen=True)

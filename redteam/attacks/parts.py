@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from protos.task import MICRO, Task, Training
 from silo.data import Records
 from silo.entropy import Entropy
+from silo.guidance import NONE, Guidance
 from silo.trainer import Trainer, trainer_for
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Ring:
         if self._honest is None or self._honest[:2] != key:
             updates = [
                 trainer_for(context.task, own, context.entropy).train(
-                    context.model, context.training, self.counts.get(name, len(own.labels))
+                    context.model, context.training, self.counts.get(name, len(own.labels)), context.guidance
                 )
                 for name, own in self.members.items()
             ]
@@ -146,6 +147,7 @@ class Context:
         ring: what colluders share; `member` is this attacker's name there.
         random: the attack's own randomness, fixed by its seed and the round.
         entropy: the silo's source of noise.
+        guidance: what honest training of this round goes by, without triggers to unlearn.
     """
 
     task: Task
@@ -161,6 +163,7 @@ class Context:
     member: str
     random: np.random.Generator
     entropy: Entropy
+    guidance: Guidance = NONE
 
     @cached_property
     def learner(self) -> Learner:
@@ -177,7 +180,7 @@ class Context:
     @cached_property
     def honest(self) -> Floats:
         """The update that this silo would send honestly, float64[d]."""
-        return self.honest_trainer.train(self.model, self.training, self.count)
+        return self.honest_trainer.train(self.model, self.training, self.count, self.guidance)
 
     @property
     def known(self) -> Floats:

@@ -12,7 +12,7 @@ from protos.rounds import TABLE, Phase, follow
 TEXT = (Path(__file__).parents[2] / "docs" / "log-format.md").read_text()
 SIGNED = [value for value in vars(messages).values() if isinstance(value, type) and hasattr(value, "KIND")]
 PARTS = [task.Task, task.Policy, task.Layout, task.Training, task.Deadlines, messages.Receipt, messages.Charge]
-PARTS += [task.SearchRule, search.Trigger, messages.Find, messages.FindAnswer, messages.Projections]
+PARTS += [task.PrototypeRule, task.SearchRule, search.Trigger, messages.Find, messages.FindAnswer, messages.Projections]
 
 
 @pytest.mark.parametrize("cls", [*BODIES.values(), *SIGNED, *PARTS, Head, Judgement, Score, Confirmed, Case, Part])

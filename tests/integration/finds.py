@@ -7,7 +7,7 @@ by more than `LIMIT`. All numbers are exact functions of the model, so that hone
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from protos.task import MICRO, Task
 from redteam.simulator import Seat
 from silo import rootset
 from silo.data import Records
+from silo.guidance import NONE, Guidance
 from silo.pack import pack_task
 from silo.searcher import Root
 from silo.trainer import trainer_for
@@ -121,9 +122,9 @@ def seat_changes(
         class Trainer:
             embed, evaluate = real.embed, real.evaluate
 
-            def train(self, model: Any, training: Any, count: int, doses: Sequence[Sequence[Trigger]] = ()) -> Any:
+            def train(self, model: Any, training: Any, count: int, guidance: Guidance = NONE) -> Any:
                 if said is not None:
-                    said.append(tuple(trigger for dose in doses for trigger in dose))
+                    said.append(tuple(trigger for dose in guidance.doses for trigger in dose))
                 update = real.train(model, training, count)
                 update[TARGET * INPUTS + FEATURE] += boost if next(count_of) >= first else 0.0
                 return update

@@ -31,8 +31,8 @@ def test_silos_with_torch_find_the_same_trigger_and_make_the_same_tables(tmp_pat
         made = poisoner(toy, own, entropy)
         honest = made.train
 
-        def train(model, training, count, doses=()):  # type: ignore[no-untyped-def]
-            update = honest(model, training, count, doses)
+        def train(model, training, count, *guidance):  # type: ignore[no-untyped-def]
+            update = honest(model, training, count, *guidance)
             weights = update[: 3 * INPUTS].reshape(3, INPUTS)
             weights[TARGET, FEATURES] += 1.5
             return update

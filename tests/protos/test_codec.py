@@ -13,7 +13,20 @@ from hypothesis import strategies as st
 
 from protos import canonical, messages, records
 from protos.canonical import MAX_INTEGER
-from protos.codec import Digest, JsonObject, Name, Natural, Positive, Text, decode, digest_of, encode, pack, unpack
+from protos.codec import (
+    LATER,
+    Digest,
+    JsonObject,
+    Name,
+    Natural,
+    Positive,
+    Text,
+    decode,
+    digest_of,
+    encode,
+    pack,
+    unpack,
+)
 from protos.errors import MalformedMessage
 
 
@@ -78,6 +91,36 @@ def test_missing_field_is_named(field: str) -> None:
     del value[field]
     with pytest.raises(MalformedMessage, match=f"missing or unknown fields: {field}"):
         decode(Whole, value)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What `Part` became when it got a field more."""
+
+    number: Natural
+    note: Text | None
+    share: Natural = dataclasses.field(default=0, metadata=LATER)
+
+
+@given(PARTS, st.integers(0, 9))
+def test_a_later_field_leaves_old_bytes_as_they_are_and_stands_only_in_new_ones(part: Part, share: int) -> None:
+    old = pack(part)
+    assert unpack(Grown, old) == Grown(part.number, part.note)
+    grown = Grown(part.number, part.note, share)
+    assert unpack(Grown, pack(grown)) == grown
+    assert (pack(grown) == old) == (share == 0)
+
+
+def test_a_later_field_has_one_form_and_one_range() -> None:
+    with pytest.raises(MalformedMessage, match=r"Grown\.share: must be left out where it is 0"):
+        decode(Grown, {"number": 1, "note": None, "share": 0})
+    for wrong in (-1, False, "1", None):
+        with pytest.raises(MalformedMessage, match=r"Grown\.share"):
+            decode(Grown, {"number": 1, "note": None, "share": wrong})
+    with pytest.raises(MalformedMessage, match="missing or unknown fields: note"):
+        decode(Grown, {"number": 1, "share": 1})
+    with pytest.raises(MalformedMessage, match="missing or unknown fields: share"):
+        decode(Part, {"number": 1, "note": None, "share": 1})
 
 
 def test_unknown_field_is_named() -> None:

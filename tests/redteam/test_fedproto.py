@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from audit.prototypes import GlobalPrototypes
 from defenses import robust
 from protos.task import MICRO
 from redteam.attacks.attack import class_sums
@@ -16,6 +17,8 @@ from redteam.datasets import Dataset
 from redteam.fedproto import Federation, Plan, population
 from redteam.prototype_defences import PrototypeGuard, Sent, fedpd, guard, mean
 from redteam.table_e import CONTROL, SMALL, Cell, TriggerAlone, _crew, _rows, small_table_e
+from silo import models, training
+from silo.guidance import Pull
 from tests.redteam.privacy.digits import digits
 from tests.silo.entropy import SeededEntropy
 
@@ -54,6 +57,20 @@ def test_silos_have_two_to_five_classes_and_their_holdout_the_same_ones() -> Non
     for own in silos.values():
         assert set(own.holdout_labels.tolist()) == set(own.labels.tolist())
         assert np.bincount(own.labels).max() <= PLAN.shots
+
+
+def test_loss_is_the_mean_of_what_silos_with_dp_sgd_train_on() -> None:
+    plan = replace(PLAN, pull=0.7)
+    subject = federation(Cell("", 0, "mean"), plan)
+    name, own = next(iter(subject.silos.items()))
+    subject.consensus = np.random.default_rng(1).normal(size=(10, 32))
+    subject.learner.load(subject.models[name])
+    expected = subject._loss(own.features, own.labels)
+    trainer = training.trainer(subject.task.model, own, SeededEntropy(0))
+    models.unflatten(trainer._module, subject.models[name])
+    pull = Pull(0.7, GlobalPrototypes(1, subject.consensus, np.ones(10, dtype=bool)))
+    losses = trainer._pulled(pull)(torch.from_numpy(own.features), torch.from_numpy(own.labels))
+    assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_personal_models_learn_their_own_classes() -> None:

@@ -45,6 +45,9 @@ def test_an_empty_file_is_the_default_scenario() -> None:
         ({"training": {"schedule": "linear"}}, "one of constant, cosine"),
         ({"attack": {"absent": True}}, r"attack\.absent = true needs attack\.name"),
         ({"attack": {"absent": True, "name": "badnets", "share": 0.0}}, "they say who is absent"),
+        ({"training": {"pull": 0.1}}, r"training\.pull is towards prototypes: set training\.prototypes_every"),
+        ({"training": {"pull": 0.1, "prototypes_every": 1}, "model": {"kind": "linear"}}, "pull needs a hidden layer"),
+        ({"training": {"pull": -0.1, "prototypes_every": 1}}, "it is a number from 0 to"),
         ({"seed": -1}, "seed = -1 cannot be: it is a whole number from 0"),
     ],
 )

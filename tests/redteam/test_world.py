@@ -72,6 +72,15 @@ def test_the_task_has_the_scenarios_activation_and_schedule() -> None:
     assert (task.model.activation, task.schedule) == ("tanh", "cosine")
 
 
+@pytest.mark.torch
+def test_the_task_has_the_scenarios_pull_on_prototypes() -> None:
+    for pull, micro in ((0.0, 0), (0.25, 250_000)):
+        changes = {"model": {"hidden": [4]}, "training": {**TINY["training"], "prototypes_every": 1, "pull": pull}}
+        rule = build(parse(TINY | changes), NOWHERE).task.prototypes
+        assert rule is not None
+        assert rule.pull_micro == micro
+
+
 def test_task_is_searched_as_often_as_the_scenario_says() -> None:
     for engine, every in (({}, None), ({"search": True}, 2), ({"search": True, "search_every": 5}, 5)):
         rule = build(parse(TINY | {"engine": engine}), NOWHERE).task.search

@@ -6,6 +6,7 @@ import pytest
 from protos.search import Trigger
 from protos.task import ModelSpec
 from silo.errors import SiloError
+from silo.guidance import Guidance
 from silo.inoculation import inoculated
 from silo.trainer import initial_model, layout_for, trainer_for
 from tests.redteam.plain_task import plain_task
@@ -67,7 +68,8 @@ def test_an_empty_batch_is_stamped_nowhere() -> None:
 def test_flips_and_no_triggers_leave_the_update_to_the_bit(spec: ModelSpec) -> None:
     model, task, own = initial_model(spec, 1), plain_task(spec), records(40)
     plain, flipped = (
-        trainer_for(task, own, SeededEntropy(2)).train(model, training(), 40, doses) for doses in ((), ((FLIP,),))
+        trainer_for(task, own, SeededEntropy(2)).train(model, training(), 40, Guidance(doses))
+        for doses in ((), ((FLIP,),))
     )
     np.testing.assert_array_equal(plain, flipped)
 
@@ -78,7 +80,9 @@ def test_one_record_gives_one_clipped_gradient_when_inoculated(spec: ModelSpec) 
     model, task, own = initial_model(spec, 1), plain_task(spec), records(1)
     changes = []
     for seed in range(12):
-        update = trainer_for(task, own, SeededEntropy(seed)).train(model, training(), 1, ((FIRST, SECOND), (SECOND,)))
+        update = trainer_for(task, own, SeededEntropy(seed)).train(
+            model, training(), 1, Guidance(((FIRST, SECOND), (SECOND,)))
+        )
         assert np.linalg.norm(update) <= 0.5 * 0.4 * (1 + 1e-5)
         changes.append(update.round(4).tobytes())
     assert len(set(changes)) > 1, "in one of twelve rounds at least it was stamped"
@@ -96,7 +100,7 @@ def test_training_unlearns_a_trigger(spec: ModelSpec) -> None:
     def trained(model: np.ndarray, data: object, *doses: tuple[Trigger, ...]) -> np.ndarray:
         trainer = trainer_for(task, data, SeededEntropy(5))  # type: ignore[arg-type]
         for _ in range(4):
-            model = (model + trainer.train(model, plan, 120, doses)).astype(np.float32)
+            model = (model + trainer.train(model, plan, 120, Guidance(doses))).astype(np.float32)
         return model
 
     def moved(model: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from audit.accounting import task_epsilon
 from protos import codec
 from protos.task import Task
 from silo.errors import BadTask, ImpossiblePrivacyTarget
-from silo.pack import LEVELS, pack_task, step_log2
+from silo.pack import LEVELS, draft_task, pack_task, step_log2
 from tests.silo.examples import description
 
 
@@ -60,6 +60,25 @@ def test_impossible_target_names_an_epsilon_that_is_possible() -> None:
     assert task_epsilon(pack_task(description(epsilon=least))[0]) <= round(least * 1e6)
 
 
+RULE = {"clip": 2.0, "noise": 6.8, "every": 1}
+
+
+@pytest.mark.torch
+def test_pull_is_in_the_task_in_millionths() -> None:
+    task, _ = pack_task(description("mlp", prototypes=RULE | {"pull": 0.25}))
+    assert task.prototypes is not None
+    assert task.prototypes.pull_micro == 250_000
+    assert codec.unpack(Task, codec.pack(task)) == task
+    assert task.digest != pack_task(description("mlp"))[0].digest
+
+
+def test_task_without_a_pull_has_the_bytes_and_the_digest_that_it_had_before_there_was_one() -> None:
+    task, _ = draft_task(description())
+    assert codec.pack(task.prototypes) == b'{"clip_micro":2000000,"every":1,"noise_micro":6800000}'
+    assert task.digest == "36671fcdb97794daff522a52dd172a4d3c992907a1df17a00dc0b64f3a0c1a1d"
+    assert draft_task(description(prototypes=RULE | {"pull": 0}))[0] == task
+
+
 def without(key: str) -> dict[str, Any]:
     return {name: value for name, value in description().items() if name != key}
 
@@ -90,6 +109,11 @@ def without(key: str) -> dict[str, Any]:
         (description(model={"kind": "linear", "sizes": [0, 3], "activation": "none"}), "sizes: 0 is not within"),
         (description(prototypes={"clip": 1.0, "noise": 6.8}), "prototypes: add the missing every"),
         (description(prototypes={"clip": 1.0, "noise": 6.8, "every": 0}), "every: 0 is not within"),
+        (description("mlp", prototypes=RULE | {"pull": -0.1}), r"prototypes\.pull must be 0 or a positive number"),
+        (description("mlp", prototypes=RULE | {"pull": True}), r"prototypes\.pull must be 0 or a positive number"),
+        (description("mlp", prototypes=RULE | {"pull": "1"}), r"prototypes\.pull must be 0 or a positive number"),
+        (description("mlp", prototypes=RULE | {"pull": 1e-7}), r"prototypes\.pull has more than 6 decimals"),
+        (description("mlp", prototypes=RULE | {"lambda": 1}), "prototypes: remove the unknown lambda"),
     ],
 )
 def test_bad_description_is_refused_with_what_to_do(spec: dict[str, Any], message: str) -> None:

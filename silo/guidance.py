@@ -1,0 +1,56 @@
+"""What a round's training goes by besides the silo's records: triggers to unlearn, prototypes to keep to.
+
+All of it is public: the log tells it. So it changes what a record's gradient is, not what a record can do to the
+update: each gradient is still clipped to C and noised, and privacy is that of training without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from audit import prototypes, searches
+from audit.history import History
+from audit.prototypes import GlobalPrototypes
+from protos.search import Trigger
+from protos.task import MICRO
+
+
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """FedProto's term of the loss (Tan et al. 2022, eq. 7): λ times the squared distance to the class's prototype.
+
+    The distance is the mean over the embedding's coordinates, as in the paper's code: `λ / E * |e - p_c|²`. A record
+    of a class without a global prototype has no such term.
+    """
+
+    strength: float
+    prototypes: GlobalPrototypes
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Attributes:
+    doses: groups of triggers found in models; each group is stamped on a quarter of each batch under its right labels
+        (`silo.inoculation`).
+    pull: None for cross-entropy alone.
+    """
+
+    doses: Sequence[Sequence[Trigger]] = ()
+    pull: Pull | None = None
+
+
+NONE = Guidance()
+
+
+def guidance_for(history: History, silo: str) -> Guidance:
+    """What the log tells `silo` to train by in the open round."""
+    return Guidance(searches.doses_for(history, silo), _pull(history))
+
+
+def _pull(history: History) -> Pull | None:
+    rule = history.genesis.task.prototypes
+    if rule is None or not rule.pull_micro:
+        return None
+    found = prototypes.global_prototypes(history)
+    return None if found is None else Pull(rule.pull_micro / MICRO, found)
