@@ -34,8 +34,8 @@ more honest silos than others; so do flips, against which nobody inoculates.
 follows, and tau, one number for all, does not know a silo that is unusual in one class only. So each p-value is
 multiplied by a number of TESTS, and discoveries are made by Benjamini and Hochberg at the plan's rate. That number is
 measured and not derived: it keeps honest silos well below. Evidence *before* inoculation needs more than evidence after
-it, since a model that has hardly learned has triggers that honest data push; flips, which are natural confusions of two
-classes more often than not, need most.
+it, since a model that has hardly learned has triggers that honest data push, and counts only against who does not
+unlearn the trigger once it is told; flips, which are natural confusions of two classes more often than not, need most.
 
 *Repeating it.* From logged signs, sketches and projections an auditor without torch repeats x and z in floats, to be
 compared within a tolerance, and from the recorded evidence who is found, to the bit. The projections need the models,
@@ -65,7 +65,7 @@ DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
 TESTS, BEFORE_TESTS, FLIP_TESTS = 10**12, 10**16, 10**30
 """Of evidence after inoculation, before it, and of flips. At ten silos and a rate of 0.01 a silo is found from z = 7.9,
-9.0 and 12.0; the greatest of an honest one in 20 runs on MNIST was 5.9, 3.8 and 6.9."""
+9.0 and 12.0; the greatest of an honest one in 20 runs on MNIST was 5.9, 3.8 and 6.9, in a later one 10.6 before it."""
 QUANTILE, NORMAL = 0.9, 1.2816
 """Of the controls, and of a standard normal variable."""
 BEFORE, AFTER = "before", "after"
@@ -137,6 +137,10 @@ class Attribution:
         """The evidence of `before` or `after`, 0 where there is none."""
         return next((one.evidence_micro or 0 for one in self.scores if one.name == f"{name}-z"), 0)
 
+    def z_micro(self, name: str) -> int:
+        """z of `before` or `after` in millionths, 0 where there is none."""
+        return next((one.value_micro for one in self.scores if one.name == f"{name}-z"), 0)
+
 
 def sketched(directions: Floats, packing: Packing, signs: NDArray[np.int8]) -> Directions:
     """Fold unit directions, float64[classes, d] in the model's layout, as a round's updates were folded."""
@@ -172,11 +176,21 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
 
 
 def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -> frozenset[str]:
-    """Silos found to have taught the find at that false discovery rate, from recorded integers alone."""
-    found: frozenset[str] = frozenset()
-    for name, tests in ((BEFORE, FLIP_TESTS if find.flip else BEFORE_TESTS), (AFTER, TESTS)):
-        found |= discoveries({one.silo: one.evidence_micro(name) for one in attributions}, tests, fdr_micro)
-    return found
+    """Silos found to have taught the find at that false discovery rate, from recorded integers alone.
+
+    Evidence from before inoculation counts against those alone who had to unlearn the trigger and did not: a large
+    honest silo may lean towards a trigger by its data, as far as z = 10.6 on MNIST, and unlearns it as soon as it is
+    told. Of a flip nobody is told, so all of its evidence counts.
+    """
+    after = _found(attributions, AFTER, TESTS, fdr_micro)
+    if find.flip:
+        return after | _found(attributions, BEFORE, FLIP_TESTS, fdr_micro)
+    unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0}
+    return after | _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved
+
+
+def _found(attributions: Sequence[Attribution], name: str, tests: int, fdr_micro: int) -> frozenset[str]:
+    return discoveries({one.silo: one.evidence_micro(name) for one in attributions}, tests, fdr_micro)
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,6 +75,12 @@ def rounds(
     return made
 
 
+def told(push: float) -> list[Past]:
+    """Twenty inoculated rounds after twenty others."""
+    past = rounds(19, 20, push={"d150": push}, inoculated=True)
+    return [replace(one, number=20 + one.number) for one in past]
+
+
 def z_of(found: Attribution, name: str) -> float:
     return next(score.value_micro for score in found.scores if score.name == f"{name}-z") / 1e6
 
@@ -139,10 +145,19 @@ def test_nobody_is_found_where_all_are_honest() -> None:
     assert not any(guilty(attribute(rounds(1000 + seed, 5), FIND), FIND, FDR) for seed in range(40))
 
 
-@pytest.mark.parametrize("inoculated", [False, True])
-def test_a_silo_that_pushes_the_direction_is_found_and_nobody_else(inoculated: bool) -> None:
-    past = rounds(5, 20, push={"d150": 5.0}, inoculated=inoculated)
+def test_a_silo_that_pushes_the_direction_is_found_and_nobody_else() -> None:
+    past = rounds(5, 20, push={"d150": 5.0}, inoculated=True)
     assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
+
+
+@pytest.mark.parametrize(("then", "expected"), [(0.6, {"d150"}), (-0.6, set()), (None, set())])
+def test_a_push_before_inoculation_counts_against_who_then_does_not_unlearn(
+    then: float | None, expected: set[str]
+) -> None:
+    early = rounds(5, 20, push={"d150": 5.0})
+    found = attribute(early if then is None else [*early, *told(then)], FIND)
+    assert z_of(next(one for one in found if one.silo == "d150"), "before") > 9
+    assert guilty(found, FIND, FDR) == expected
 
 
 def test_several_weak_rounds_add_up_to_what_one_does_not_show() -> None:
@@ -177,10 +192,13 @@ def test_all_rounds_of_a_flip_are_measured_against_the_median() -> None:
 def test_evidence_before_inoculation_has_to_be_stronger_and_of_flips_strongest(
     find: Trigger, inoculated: bool, weak: float, strong: float
 ) -> None:
-    found = attribute(rounds(5, 20, push={"d150": weak}, inoculated=inoculated), find)
+    late = [] if inoculated or find.flip else told(0.6)
+    name = "after" if inoculated and not find.flip else "before"
+    found = attribute([*rounds(5, 20, push={"d150": weak}, inoculated=inoculated), *late], find)
     assert not guilty(found, find, FDR)
-    assert z_of(next(one for one in found if one.silo == "d150"), found[0].scores[-1].name[:-2]) > 5
-    assert guilty(attribute(rounds(5, 20, push={"d150": strong}, inoculated=inoculated), find), find, FDR) == {"d150"}
+    assert z_of(next(one for one in found if one.silo == "d150"), name) > 5
+    found = attribute([*rounds(5, 20, push={"d150": strong}, inoculated=inoculated), *late], find)
+    assert guilty(found, find, FDR) == {"d150"}
 
 
 def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
