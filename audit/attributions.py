@@ -227,12 +227,11 @@ def _convictions(history: History, cases: Sequence[Case]) -> tuple[Conviction, .
     for case in cases:
         trigger = history.search.trigger(case.find)
         source = "inputs" if trigger.source is None else f"inputs of class {trigger.source}"
-        how = "as they are" if trigger.flip else "under a trigger"
         for part in case.parts:
             if part.convicted and part.silo in history.active:
                 z = _z(part)
-                reason = f"its updates taught the model to take {source} {how} for class {trigger.target}: z = "
-                found[part.silo] = max(found.get(part.silo, (z, "")), (z, f"{reason}{z / MICRO:.1f}"))
+                taught = f"its updates taught the model to take {source} under a trigger for class {trigger.target}"
+                found[part.silo] = max(found.get(part.silo, (z, "")), (z, f"{taught}: z = {z / MICRO:.1f}"))
     return tuple(Conviction(silo, reason) for silo, (_, reason) in sorted(found.items()))
 
 

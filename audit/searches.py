@@ -15,8 +15,8 @@ leave of it too little for the next search to find. So a trigger that was confir
 measures it, and where it still works for more than half of the silos it is attributed anew, found or not. It forbids
 nothing by that.
 
-A confirmed trigger forbids the release of the model. So does a flip, unless an earlier search confirmed it and nobody
-is convicted for it: models confuse some classes by nature, accuracy shows it, and honest records are the answer to it.
+A confirmed trigger forbids the release of the model. So does a flip, unless an earlier search confirmed it: models
+confuse some classes by nature, accuracy shows it, and honest records are the answer to it. It convicts nobody.
 """
 
 from __future__ import annotations
@@ -194,13 +194,11 @@ def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
 
 def blocking(history: History, view: SearchView) -> tuple[str, ...]:
     """Digests of the confirmed finds that forbid the release of the searched model, sorted; once it is attributed."""
-    cases = view.attributed.cases if view.attributed else ()
-    taught = {case.find for case in cases if any(part.convicted for part in case.parts)}
     found = [(one.find, view.triggers[one.find]) for one in view.confirmed]
     return tuple(
         find
         for find, trigger in found
-        if not trigger.flip or find in taught or not inoculated(history, trigger, view.search.round)
+        if not trigger.flip or not inoculated(history, trigger, view.search.round)
     )
 
 

@@ -28,14 +28,15 @@ quantile, since who pushes one class pushes the others down; a high one is for a
 
 *After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
 it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. *Before* needs
-more honest silos than others; so do flips, against which nobody inoculates.
+more honest silos than others. Of a flip, against which nobody inoculates, all rounds are *before*.
 
 *Level.* A find is chosen by looking at a model that holds all silos' noise, it is tested again in every search that
 follows, and tau, one number for all, does not know a silo that is unusual in one class only. So each p-value is
 multiplied by a number of TESTS, and discoveries are made by Benjamini and Hochberg at the plan's rate. That number is
 measured and not derived: it keeps honest silos well below. Evidence *before* inoculation needs more than evidence after
 it, since a model that has hardly learned has triggers that honest data push, and counts only against who does not
-unlearn the trigger once it is told; flips, which are natural confusions of two classes more often than not, need most.
+unlearn the trigger once it is told. A flip convicts nobody: it is a natural confusion of two classes more often than
+not, and who owns most of one of them teaches it by honest data (z of 12.5 on MNIST), with nothing to unlearn.
 
 *Repeating it.* From logged signs, sketches and projections an auditor without torch repeats x and z in floats, to be
 compared within a tolerance, and from the recorded evidence who is found, to the bit. The projections need the models,
@@ -63,9 +64,9 @@ from protos.search import Trigger
 
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
-TESTS, BEFORE_TESTS, FLIP_TESTS = 10**12, 10**16, 10**30
-"""Of evidence after inoculation, before it, and of flips. At ten silos and a rate of 0.01 a silo is found from z = 7.9,
-9.0 and 12.0; the greatest of an honest one in 20 runs on MNIST was 5.9, 3.8 and 6.9, in a later one 10.6 before it."""
+TESTS, BEFORE_TESTS = 10**12, 10**16
+"""Of evidence after inoculation, and before it. At ten silos and a rate of 0.01 a silo is found from z = 7.9 and 9.0.
+The greatest of an honest one in 20 runs on MNIST was 5.9 and 3.8, in a later one 10.6 before, with -3.0 after."""
 QUANTILE, NORMAL = 0.9, 1.2816
 """Of the controls, and of a standard normal variable."""
 BEFORE, AFTER = "before", "after"
@@ -179,14 +180,14 @@ def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -
     """Silos found to have taught the find at that false discovery rate, from recorded integers alone.
 
     Evidence from before inoculation counts against those alone who had to unlearn the trigger and did not: a large
-    honest silo may lean towards a trigger by its data, as far as z = 10.6 on MNIST, and unlearns it as soon as it is
-    told. Of a flip nobody is told, so all of its evidence counts.
+    honest silo may lean towards a trigger by its data, and unlearns it as soon as it is told. Nobody is found to have
+    taught a flip.
     """
-    after = _found(attributions, AFTER, TESTS, fdr_micro)
     if find.flip:
-        return after | _found(attributions, BEFORE, FLIP_TESTS, fdr_micro)
+        return frozenset()
     unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0}
-    return after | _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved
+    before = _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved
+    return before | _found(attributions, AFTER, TESTS, fdr_micro)
 
 
 def _found(attributions: Sequence[Attribution], name: str, tests: int, fdr_micro: int) -> frozenset[str]:

@@ -185,20 +185,21 @@ def test_all_rounds_of_a_flip_are_measured_against_the_median() -> None:
     assert [score.name for score in found[0].scores] == ["before-x", "before-z"]
 
 
-@pytest.mark.parametrize(
-    ("find", "inoculated", "weak", "strong"),
-    [(FIND, True, 2.0, 4.0), (FIND, False, 2.5, 5.0), (FLIP, True, 3.5, 9.0), (FLIP, False, 3.5, 9.0)],
-)
-def test_evidence_before_inoculation_has_to_be_stronger_and_of_flips_strongest(
-    find: Trigger, inoculated: bool, weak: float, strong: float
-) -> None:
-    late = [] if inoculated or find.flip else told(0.6)
-    name = "after" if inoculated and not find.flip else "before"
-    found = attribute([*rounds(5, 20, push={"d150": weak}, inoculated=inoculated), *late], find)
-    assert not guilty(found, find, FDR)
+@pytest.mark.parametrize(("inoculated", "weak", "strong"), [(True, 2.0, 4.0), (False, 2.5, 5.0)])
+def test_evidence_before_inoculation_has_to_be_stronger(inoculated: bool, weak: float, strong: float) -> None:
+    late, name = ([], "after") if inoculated else (told(0.6), "before")
+    found = attribute([*rounds(5, 20, push={"d150": weak}, inoculated=inoculated), *late], FIND)
+    assert not guilty(found, FIND, FDR)
     assert z_of(next(one for one in found if one.silo == "d150"), name) > 5
-    found = attribute([*rounds(5, 20, push={"d150": strong}, inoculated=inoculated), *late], find)
-    assert guilty(found, find, FDR) == {"d150"}
+    found = attribute([*rounds(5, 20, push={"d150": strong}, inoculated=inoculated), *late], FIND)
+    assert guilty(found, FIND, FDR) == {"d150"}
+
+
+@pytest.mark.parametrize("inoculated", [False, True])
+def test_a_flip_is_attributed_and_convicts_nobody(inoculated: bool) -> None:
+    found = attribute(rounds(5, 20, push={"d150": 15.0}, inoculated=inoculated), FLIP)
+    assert z_of(next(one for one in found if one.silo == "d150"), "before") > 12
+    assert not guilty(found, FLIP, FDR)
 
 
 def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
