@@ -196,9 +196,7 @@ def blocking(history: History, view: SearchView) -> tuple[str, ...]:
     """Digests of the confirmed finds that forbid the release of the searched model, sorted; once it is attributed."""
     found = [(one.find, view.triggers[one.find]) for one in view.confirmed]
     return tuple(
-        find
-        for find, trigger in found
-        if not trigger.flip or not inoculated(history, trigger, view.search.round)
+        find for find, trigger in found if not trigger.flip or not inoculated(history, trigger, view.search.round)
     )
 
 
