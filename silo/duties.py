@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from audit import prototypes, searches
 from audit.accounting import counts_charge
 from audit.history import History
 from crypto import merkle, ring, sketch
@@ -21,10 +22,11 @@ from crypto.quantise import quantise, randomness_needed
 from protos.codec import pack, unpack
 from protos.messages import Commit, Counts, Opening, TraceOpening
 from protos.rounds import Phase
+from protos.task import MICRO
 from protos.transport import PIECE_BYTES
 from silo import checking, keying, searching
 from silo.desk import Desk, NotYet, SitOut, round_key
-from silo.guidance import NONE, guidance_for
+from silo.guidance import NONE, Guidance, Pull
 from silo.releases import noised_counts, noised_prototypes
 from silo.workspace import Update
 
@@ -64,19 +66,19 @@ def _commit(desk: Desk, history: History) -> Commit:
     if stored is not None:
         return unpack(Commit, stored)
     values = _quantised(desk, history, model)
-    prototypes = _prototypes(desk, history, model)
+    released = _prototypes(desk, history, model)
     # From here on only the quantised update is in memory, a byte for each parameter.
     del model
     protected = keys.protect(
         history.packing.to_fields(values), history.packing, plan=history.round.plan_digest, silo=name
     )
-    desk.workspace.save_update(plan.round, Update(values, protected.tags, prototypes), protected.chunks)
+    desk.workspace.save_update(plan.round, Update(values, protected.tags, released), protected.chunks)
     commit = Commit(
         history.genesis.federation,
         history.round.plan_digest,
         merkle.root(desk.workspace.ciphertext(plan.round)),
         hashlib.sha256(protected.tags).hexdigest(),
-        None if prototypes is None else hashlib.sha256(prototypes).hexdigest(),
+        None if released is None else hashlib.sha256(released).hexdigest(),
     )
     desk.ledger.store_release(key, pack(commit))
     return commit
@@ -85,7 +87,7 @@ def _commit(desk: Desk, history: History) -> Commit:
 def _quantised(desk: Desk, history: History, model: NDArray[np.float32]) -> NDArray[np.int8]:
     """Train, and round the update at random block by block."""
     plan, name = history.round.plan, desk.identity.name
-    arguments, guidance = (model, plan.training, history.counts[name].total), guidance_for(history, name)
+    arguments, guidance = (model, plan.training, history.counts[name].total), _guidance(history, name)
     update = desk.trainer.train(*arguments) if guidance == NONE else desk.trainer.train(*arguments, guidance)
     values = np.empty(update.size, dtype=np.int8)
     for start in range(0, update.size, _BLOCK):
@@ -94,6 +96,14 @@ def _quantised(desk: Desk, history: History, model: NDArray[np.float32]) -> NDAr
             block, plan.step_log2, desk.entropy.take(randomness_needed(block.size))
         )
     return values
+
+
+def _guidance(history: History, silo: str) -> Guidance:
+    """What the log tells `silo` to train by in the open round."""
+    rule = history.genesis.task.prototypes
+    found = prototypes.global_prototypes(history) if rule is not None and rule.pull_micro else None
+    pull = Pull(rule.pull_micro / MICRO, found) if rule is not None and found is not None else None
+    return Guidance(searches.doses_for(history, silo), pull)
 
 
 def _prototypes(desk: Desk, history: History, model: Any) -> bytes | None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from audit import prototypes, searches
-from audit.history import History
-from audit.prototypes import GlobalPrototypes
 from protos.search import Trigger
-from protos.task import MICRO
+
+if TYPE_CHECKING:  # trainers import this module, and must start fast
+    from audit.prototypes import GlobalPrototypes
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +41,3 @@ class Guidance:
 
 
 NONE = Guidance()
-
-
-def guidance_for(history: History, silo: str) -> Guidance:
-    """What the log tells `silo` to train by in the open round."""
-    return Guidance(searches.doses_for(history, silo), _pull(history))
-
-
-def _pull(history: History) -> Pull | None:
-    rule = history.genesis.task.prototypes
-    if rule is None or not rule.pull_micro:
-        return None
-    found = prototypes.global_prototypes(history)
-    return None if found is None else Pull(rule.pull_micro / MICRO, found)

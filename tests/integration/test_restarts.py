@@ -98,7 +98,7 @@ def test_everybody_killed_all_the_time_while_a_liar_is_traced(tmp_path: Path) ->
 
 
 def test_everybody_killed_all_the_time_while_a_trigger_is_searched_found_and_attributed(tmp_path: Path) -> None:
-    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1, **PATIENT)
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=2, **PATIENT)
 
     def kill() -> None:
         federation.restart_service()
@@ -116,7 +116,7 @@ def test_everybody_killed_all_the_time_while_a_trigger_is_searched_found_and_att
     assert set(search.reports) == set(search.answers) == set(search.attributions) == set(SILOS)
     assert set(federation.history.convicted) == {LIAR}
     assert federation.errors == {}
-    assert_nothing_was_lost(federation, 1)
+    assert_nothing_was_lost(federation, 2)
 
 
 def test_retry_after_a_lost_answer_sends_the_same_bytes(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ LIAR = "bob"
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A closed federation in which a poisoner was found."""
-    federation = searching(tmp_path_factory.mktemp("poisoned"), {LIAR: seat_changes(BOOST)}, rounds=1)
+    """A closed federation in which a poisoner was found, went on, and was convicted."""
+    federation = searching(tmp_path_factory.mktemp("poisoned"), {LIAR: seat_changes(BOOST)}, rounds=2)
     federation.run()
     yield federation
     federation.close()
@@ -57,17 +57,16 @@ def test_forged_record_of_a_search_is_refused_by_silos_and_auditors(
     tmp_path: Path, poisoned: Bench, cls: type[Any], change: Any
 ) -> None:
     """Whoever replays the log stops there, coordinator, silo and auditor alike: it is the same reducer."""
+    lines = list(LogFile(poisoned.directory / "log.jsonl").records())
+    place = max(i for i, data in enumerate(lines) if unpack(Record, data).body["kind"] == cls.KIND)
     history = History()
-    for data in LogFile(poisoned.directory / "log.jsonl").records():
-        record = unpack(Record, data)
-        if record.body["kind"] == cls.KIND:
-            forged = change(decode(cls, record.body))
-            with pytest.raises(InvalidRecord):
-                history.apply(pack(dataclasses.replace(record, body=encode(forged))))
-            history.apply(data)
-            return
+    for data in lines[:place]:
         history.apply(data)
-    raise AssertionError("no such record")
+    record = unpack(Record, lines[place])
+    forged = change(decode(cls, record.body))
+    with pytest.raises(InvalidRecord):
+        history.apply(pack(dataclasses.replace(record, body=encode(forged))))
+    history.apply(lines[place])
 
 
 def _with_confirmed(body: Finds, **changes: Any) -> Finds:
@@ -108,7 +107,7 @@ def test_every_changed_number_of_a_logged_table_breaks_its_signature(poisoned: B
 def test_appeal_shows_trigger_every_rounds_share_and_what_honest_silos_show(
     poisoned: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = show.round_of(LogFile(poisoned.directory / "log.jsonl"), 1)
+    facts = show.round_of(LogFile(poisoned.directory / "log.jsonl"), 2)
     display.round_of(facts)
     text = capsys.readouterr().out
     assert "inputs of every other class are taken for class 2 under a mask of 1.0 of 300" in text
@@ -135,13 +134,13 @@ def test_certificate_and_report_of_a_federation_with_a_find(poisoned: Bench) -> 
     assert certificate.released is None
     (clause,) = [clause for clause in certificate.clauses if clause.name == "search"]
     assert (
-        clause.detail == "1 searches, 1 finds; no model was released, because every searched one has an unanswered find"
+        clause.detail == "2 searches, 2 finds; no model was released, because every searched one has an unanswered find"
     )
     check_certificate(pack(certificate), history)
     with pytest.raises(InvalidCertificate, match="no model was released"):
         check_certificate(pack(certificate), history, b"")
     page = render(certificate)
-    assert page.count('aria-label="inputs of every other class are taken for class 2') == 1
+    assert page.count('aria-label="inputs of every other class are taken for class 2') == 2, "one of each search"
     assert f"<b>{LIAR} (convicted)</b>" in page
     assert "the others: median (range)" in page
 
