@@ -27,7 +27,8 @@ quantile, since who pushes one class pushes the others down; a high one is for a
     after:   z_i = x_i / sqrt(s_i^2 + tau^2)
 
 *After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
-it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. *Before* needs
+it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. It takes TOLD
+rounds until that is judged. *Before* needs
 more honest silos than others. Of a flip, against which nobody inoculates, all rounds are *before*.
 
 *Level.* A find is chosen by looking at a model that holds all silos' noise, it is tested again in every search that
@@ -67,6 +68,9 @@ DIRECTION_SCALE = 2**20
 TESTS, BEFORE_TESTS = 10**12, 10**16
 """Of evidence after inoculation, and before it. At ten silos and a rate of 0.01 a silo is found from z = 7.9 and 9.0.
 The greatest of an honest one in 20 runs on MNIST was 5.9 and 3.8, in a later one 10.6 before, with -3.0 after."""
+TOLD = 4
+"""Rounds of inoculation in which a silo took part until there is an *after* for it. The first two, of a model that had
+hardly learned, had honest silos at z = 12 once, which the next two took back."""
 QUANTILE, NORMAL = 0.9, 1.2816
 """Of the controls, and of a standard normal variable."""
 BEFORE, AFTER = "before", "after"
@@ -169,10 +173,11 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
         (BEFORE, _Table.of([one for number, one in seen.items() if number not in later]), True),
         (AFTER, _Table.of([one for number, one in seen.items() if number in later]), False),
     ]
-    scores: dict[str, tuple[Score, ...]] = {}
+    scores: dict[str, tuple[Score, ...]] = {one: () for name, table, _ in parts for one in table.silos}
     for name, table, centred in parts:
-        for silo, made in zip(table.silos, _scores(name, table, target, centred), strict=True):
-            scores[silo] = (*scores.get(silo, ()), *made)
+        for silo, made, rounds_of in zip(table.silos, _scores(name, table, target, centred), table.counts, strict=True):
+            if name == BEFORE or rounds_of >= TOLD:
+                scores[silo] += made
     return tuple(Attribution(silo, scores[silo], _contributions(silo, seen, target)) for silo in sorted(scores))
 
 
@@ -205,11 +210,12 @@ class _Seen:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """Rounds added up: x float64[n, classes] and s^2 float64[n], by silo."""
+    """Rounds added up: x float64[n, classes], s^2 and how many rounds, float64[n], by silo."""
 
     silos: tuple[str, ...]
     sums: Floats
     variances: Floats
+    counts: Floats
 
     @classmethod
     def of(cls, rounds: Sequence[_Seen]) -> _Table:
@@ -222,7 +228,7 @@ class _Table:
             sums[rows] += one.projections
             variances[rows] += one.variances
             counts[rows] += 1
-        return cls(tuple(silos), sums / np.sqrt(counts)[:, None], variances / counts)
+        return cls(tuple(silos), sums / np.sqrt(counts)[:, None], variances / counts, counts)
 
 
 def project(past: Past) -> Projected:
