@@ -131,7 +131,7 @@ def test_honest_z_is_at_most_standard_normal_over_a_thousand_draws() -> None:
             z_of(one, name)
             for seed in range(90)
             for name, inoculated in ((BEFORE, False), (AFTER, True))
-            for one in attribute(rounds(100 + seed, 3, inoculated=inoculated), FIND)
+            for one in attribute(rounds(100 + seed, 4, inoculated=inoculated), FIND)
         ]
     )
     assert len(z) == 1080
@@ -158,6 +158,15 @@ def test_a_push_before_inoculation_counts_against_who_then_does_not_unlearn(
     found = attribute(early if then is None else [*early, *told(then)], FIND)
     assert z_of(next(one for one in found if one.silo == "d150"), "before") > 9
     assert guilty(found, FIND, FDR) == expected
+
+
+def test_there_is_no_after_before_the_fourth_round_of_it_in_which_a_silo_took_part() -> None:
+    past = rounds(5, 4, push={"d150": 12.0}, inoculated=True)
+    assert [one.scores for one in attribute(past[:3], FIND)] == [()] * len(COUNTS)
+    assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
+    away = [replace(past[0], exhibits=[one for one in past[0].exhibits if one.silo != "d150"]), *past[1:]]
+    found = {one.silo: one.scores for one in attribute(away, FIND)}
+    assert [silo for silo, scores in found.items() if not scores] == ["d150"]
 
 
 def test_several_weak_rounds_add_up_to_what_one_does_not_show() -> None:
@@ -275,5 +284,5 @@ def test_a_direction_of_which_nothing_is_left_accuses_nobody() -> None:
 
 def test_a_thousand_silos_are_judged_at_once() -> None:
     counts = {f"silo{number:04d}": 100 + number for number in range(1000)}
-    found = attribute(rounds(17, 2, counts=counts, push={"silo0500": 16.0}, inoculated=True), FIND)
+    found = attribute(rounds(17, 4, counts=counts, push={"silo0500": 16.0}, inoculated=True), FIND)
     assert guilty(found, FIND, FDR) == {"silo0500"}

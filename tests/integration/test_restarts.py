@@ -98,7 +98,7 @@ def test_everybody_killed_all_the_time_while_a_liar_is_traced(tmp_path: Path) ->
 
 
 def test_everybody_killed_all_the_time_while_a_trigger_is_searched_found_and_attributed(tmp_path: Path) -> None:
-    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=2, **PATIENT)
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=1, **PATIENT)
 
     def kill() -> None:
         federation.restart_service()
@@ -114,9 +114,10 @@ def test_everybody_killed_all_the_time_while_a_trigger_is_searched_found_and_att
     assert seen >= {*ROUND, *SEARCH}
     search = federation.history.search
     assert set(search.reports) == set(search.answers) == set(search.attributions) == set(SILOS)
-    assert set(federation.history.convicted) == {LIAR}
+    assert search.attributed is not None
+    assert [(case.tables, case.agreeing) for case in search.attributed.cases] == [(5, 5)]
     assert federation.errors == {}
-    assert_nothing_was_lost(federation, 2)
+    assert_nothing_was_lost(federation, 1)
 
 
 def test_retry_after_a_lost_answer_sends_the_same_bytes(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ LIAR = "bob"
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A closed federation in which a poisoner was found, went on, and was convicted."""
-    federation = searching(tmp_path_factory.mktemp("poisoned"), {LIAR: seat_changes(BOOST)}, rounds=2)
+    federation = searching(tmp_path_factory.mktemp("poisoned"), {LIAR: seat_changes(BOOST)}, rounds=5, every=4)
     federation.run()
     yield federation
     federation.close()
@@ -107,7 +107,7 @@ def test_every_changed_number_of_a_logged_table_breaks_its_signature(poisoned: B
 def test_appeal_shows_trigger_every_rounds_share_and_what_honest_silos_show(
     poisoned: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    facts = show.round_of(LogFile(poisoned.directory / "log.jsonl"), 2)
+    facts = show.round_of(LogFile(poisoned.directory / "log.jsonl"), 5)
     display.round_of(facts)
     text = capsys.readouterr().out
     assert "inputs of every other class are taken for class 2 under a mask of 1.0 of 300" in text

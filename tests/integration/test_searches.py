@@ -56,7 +56,7 @@ def test_honest_federation_searches_after_odd_rounds_and_the_last_and_releases(t
 
 def test_poisoner_is_found_convicted_and_its_trigger_is_trained_against(tmp_path: Path) -> None:
     said: list[Any] = []
-    federation = searching(tmp_path, {LIAR: seat_changes(BOOST), "ada": seat_changes(said=said)}, rounds=5)
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST), "ada": seat_changes(said=said)}, rounds=7)
     history = federation.run()
     first = history.searches[0]
     assert set(first.reporters(first.confirmed[0].find)) == set(SILOS)
@@ -65,8 +65,9 @@ def test_poisoner_is_found_convicted_and_its_trigger_is_trained_against(tmp_path
     assert "under a trigger for class 2: z = " in history.convicted[LIAR]
     assert first.attributed is not None
     assert first.attributed.convicted == (), "nobody was told of the trigger yet"
-    assert [LIAR in view.plan.silos for view in history.rounds] == [True, True, True, False, False]
-    assert said == [(), *[(trigger(),)] * 2, *[(trigger(), trigger())] * 2], "what came back gets a dose of its own"
+    assert [len(view.attributed.convicted) for view in history.searches[1:3] if view.attributed] == [0, 1]
+    assert [LIAR in view.plan.silos for view in history.rounds] == [True] * 5 + [False] * 2
+    assert said == [(), *[(trigger(),)] * 2, *[(trigger(), trigger())] * 4], "what came back gets a dose of its own"
     assert federation.errors == {}
     assert replay(federation).chain.digest == history.chain.digest
 
@@ -183,7 +184,7 @@ def test_invented_trigger_is_borne_out_by_nobody_and_nothing_follows(tmp_path: P
 def test_silos_that_deny_a_find_are_outvoted_while_they_are_a_minority(tmp_path: Path) -> None:
     blind = Changed(search=lambda model, root: (), success=lambda model, root, trigger: 0)
     liars = {name: seat_changes(BOOST, lambda task: blind) for name in ("bob", "cyd")}
-    history = searching(tmp_path, liars, rounds=3).run()
+    history = searching(tmp_path, liars, rounds=5).run()
     (found,) = history.searches[0].confirmed
     assert (found.yes, found.no) == (3, 2)
     assert set(history.convicted) == {"bob", "cyd"}
@@ -234,7 +235,7 @@ def test_minority_of_lying_tables_frames_nobody_and_clears_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Framing(monkeypatch, ("bob", "cyd"), "ada")
-    federation = searching(tmp_path, {name: seat_changes(BOOST) for name in ("bob", "cyd")}, rounds=3)
+    federation = searching(tmp_path, {name: seat_changes(BOOST) for name in ("bob", "cyd")}, rounds=5)
     history = federation.run()
     assert history.search.attributed is not None
     (case,) = history.search.attributed.cases
@@ -248,12 +249,12 @@ def test_majority_of_lying_tables_convicts_and_every_honest_silo_stops(
 ) -> None:
     liars = ("bob", "cyd", "dan")
     Framing(monkeypatch, liars, "ada")
-    federation = searching(tmp_path, {name: seat_changes(BOOST) for name in liars}, rounds=3)
-    history = federation.until(lambda state: len(state.searches) == 2 and state.search.closed)
+    federation = searching(tmp_path, {name: seat_changes(BOOST) for name in liars}, rounds=5)
+    history = federation.until(lambda state: len(state.searches) == 3 and state.search.closed)
     federation.turns(2)
     assert set(history.convicted) == {"ada"}
     for name in ("ada", "eve"):
-        assert "ada was convicted of a find in round 3 that our own past models clear it of" in federation.said(name)
+        assert "ada was convicted of a find in round 5 that our own past models clear it of" in federation.said(name)
     for name in liars:
         assert federation.said(name) == ""
 
@@ -273,16 +274,15 @@ def test_two_tables_that_differ_convict_nobody(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("whole_range")
 def test_last_model_with_a_find_is_not_released_but_the_newest_clean_one(tmp_path: Path) -> None:
-    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=3, every=1)
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
     history = federation.run()
-    assert [view.clean for view in history.searches] == [True, False, False]
+    assert [view.clean for view in history.searches] == [True, False]
     released = history.searches[0].search.model
     assert releasable(history) == (released, history.searches[0].adopted)
     assert released != history.model
     for name, session in federation.sessions.items():
         assert session.workspace.has_model(released), name
         assert session.step(0.0).finished
-    assert set(history.convicted) == {LIAR}
 
 
 def test_without_any_clean_model_nothing_is_released(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_without_any_clean_model_nothing_is_released(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("whole_range")
 def test_newcomer_without_past_models_says_that_it_cannot(tmp_path: Path) -> None:
-    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=3, every=1)
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST, first=2)}, rounds=2)
     federation.until(closed(1))
     federation.seats["fay"] = seat(9, **seat_changes())
     fay = SiloIdentity("fay", "simulated", federation.log_key.public, SigningKey.generate(), ExchangeKey.generate())
@@ -307,8 +307,7 @@ def test_newcomer_without_past_models_says_that_it_cannot(tmp_path: Path) -> Non
     (made,) = history.search.attributions["fay"].tables
     assert made.table is None
     assert history.search.attributed is not None
-    assert [case.tables for case in history.search.attributed.cases] == [5]
-    assert set(history.convicted) == {LIAR}
+    assert [(case.tables, case.agreeing) for case in history.search.attributed.cases] == [(5, 5)]
 
 
 def test_coordinator_that_leaves_out_a_report_it_took_is_halted_on(tmp_path: Path) -> None:
