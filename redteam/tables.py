@@ -140,13 +140,20 @@ def _pooled(sweep: Sweep, cells: Cells) -> list[Entry]:
         honest = [cells.honest(scenario) for scenario in scenarios]
         found += _single_silo(sweep.table, defense, honest)
         for name in dict.fromkeys(name for run in runs for name in run):
-            values = [run[name] for run in runs if name in run]
+            values = _values(name, runs)
+            if not values:
+                continue
             found.append(Entry(sweep.table, POOLED, defense, name, *_spread(name, values, honest)))
             found += [
                 Entry(sweep.table, POOLED, defense, f"{name}_{what}", len(values), value, math.nan, math.nan)
                 for what, value in _of_cells(name, values).items()
             ]
     return found
+
+
+def _values(name: str, runs: Sequence[Mapping[str, float]]) -> list[float]:
+    """Of all runs that have the number; an attack's success counts only where somebody attacked."""
+    return [run[name] for run in runs if name in run and ("attackers_weight" in run or not name.startswith("success"))]
 
 
 def _spread(

@@ -129,13 +129,15 @@ def test_cells_of_all_rows_are_pooled_and_goals_on_cells_count_them(tmp_path: Pa
     cells = kept(
         tmp_path,
         {
-            ("calm", "guard"): [{"accuracy": 0.9, "first_conviction": number} for number in (1, 5, 9)],
-            ("storm", "guard"): [{"accuracy": 0.6, "success": share} for share in (0.0, 0.05, 0.4)],
+            ("calm", "guard"): [{"accuracy": 0.9, "success": 0.9, "first_conviction": number} for number in (1, 5, 9)],
+            ("storm", "guard"): [
+                {"accuracy": 0.6, "success": share, "attackers_weight": 0.3} for share in (0.0, 0.05, 0.4)
+            ],
         },
     )
     found = {one.metric: one for one in entries(sweep, cells) if (one.row, one.defense) == (POOLED, "guard")}
     assert (found["accuracy"].n, found["accuracy"].mean) == (6, pytest.approx(0.75))
-    assert found["success_most"].mean == 0.4
+    assert found["success_most"].mean == 0.4, "not of runs without attackers"
     assert (found["success_within_0.05"].mean, found["success_within_0.05"].met) == (pytest.approx(2 / 3), False)
     assert found["first_conviction_median"].mean == 5
 
