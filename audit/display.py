@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span, support
+from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span, score_names, support
 from audit.intervals import percent_span
 from audit.pictures import blocks
 from protos.codec import decode
@@ -89,7 +89,7 @@ def _search(console: Console, search: SearchFacts) -> None:
 
 def _parts(find: FindFacts) -> Table:
     """Every silo's part, and below what the silos that the find does not convict show: median, least to greatest."""
-    names = list(dict.fromkeys(score.name for part in find.parts for score in part.scores if score.evidence_micro))
+    names = score_names(find.parts)
     numbers = sorted({one.round for part in find.parts for one in part.contributions})
     shown = numbers[-_MOST_ROUNDS:]
     columns = (*names, *(f"round {number}" for number in shown))

@@ -79,6 +79,11 @@ def search_facts(history: History) -> tuple[SearchFacts, ...]:
     return tuple(_search(history, view) for view in history.searches)
 
 
+def score_names(parts: tuple[PartFacts, ...]) -> list[str]:
+    """The scores that somebody has evidence of, be it none, in the order of the record."""
+    return list(dict.fromkeys(one.name for part in parts for one in part.scores if one.evidence_micro is not None))
+
+
 def honest_span(parts: tuple[PartFacts, ...], number: int) -> tuple[float, float, float] | None:
     """Least, median and greatest contribution in a round, in σ, of the silos that the find does not convict."""
     values = [

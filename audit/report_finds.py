@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from audit.certificate import Certificate
-from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span, support
+from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span, score_names, support
 from audit.pictures import svg
 from protos.task import MICRO
 
@@ -14,8 +14,10 @@ _MOST_ROUNDS = 8
 _NOTE = (
     '<p class="note">Numbers are in standard deviations of the silo\'s own privacy noise: per round how far its update '
     "moves the model towards the trigger, and z, how far all its rounds together lie above what the others show. An "
-    "honest silo's rounds are about normal draws. The newest rounds are shown; the certificate has them all. Silos "
-    "sign for the numbers per round, because only they have the models; whoever has the log repeats what follows.</p>"
+    "honest silo's rounds are about normal draws, plus what its own data teach; once silos train against the trigger "
+    "(after), an honest one lies below zero. Only who does not is convicted, and nobody for a flip. The newest rounds "
+    "are shown; the certificate has them all. Silos sign for the numbers per round, because only they have the models; "
+    "whoever has the log repeats what follows.</p>"
 )
 
 
@@ -50,7 +52,7 @@ def _find(facts: SearchFacts, find: FindFacts) -> str:
 def _parts(find: FindFacts) -> str:
     if not find.parts:
         return ""
-    names = list(dict.fromkeys(score.name for part in find.parts for score in part.scores if score.evidence_micro))
+    names = score_names(find.parts)
     numbers = sorted({one.round for part in find.parts for one in part.contributions})[-_MOST_ROUNDS:]
     heads = ["Silo", *names, *(f"round {number}" for number in numbers)]
     rows = []
