@@ -182,14 +182,9 @@ def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
 
     Of what ever was confirmed most may be what clean models have by nature; it must not thin out what somebody teaches.
     """
-    known, stands = _believed(history, silo), standing(history)
-    again = [
-        trigger
-        for _, trigger in sorted(known.items())
-        if any(_nearly(trigger, one, UNLEARNT) for one in stands.values())
-    ]
-    doses = (triggers_for(history, silo), tuple(again))
-    return tuple(dose for dose in doses if dose)
+    known, stands = triggers_for(history, silo), standing(history).values()
+    again = tuple(trigger for trigger in known if any(_nearly(trigger, one, UNLEARNT) for one in stands))
+    return tuple(dose for dose in (known, again) if dose)
 
 
 def blocking(history: History, view: SearchView) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ quantile, since who pushes one class pushes the others down; a high one is for a
 
 *After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
 it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. It takes TOLD
-rounds until that is judged. *Before* needs
-more honest silos than others. Of a flip, against which nobody inoculates, all rounds are *before*.
+rounds until that is judged. *Before* needs more honest silos than others. Of a flip, against which nobody inoculates,
+all rounds are *before*.
 
 *Level.* A find is chosen by looking at a model that holds all silos' noise, it is tested again in every search that
 follows, and tau, one number for all, does not know a silo that is unusual in one class only. So each p-value is
