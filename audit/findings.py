@@ -44,14 +44,14 @@ class PartFacts:
 class FindFacts:
     """A confirmed find. `reporters` found it themselves; without attribution there are no tables and no parts.
 
-    Of a trigger that stands, `yes` and `no` say only for how many silos it still works.
+    Of a trigger that stands, `yes` and `no` say only for how many silos it works now.
     """
 
     find: Digest
     trigger: Trigger
     reporters: tuple[Name, ...]
     success_micro: Share
-    yes: Positive
+    yes: Natural
     no: Natural
     tables: Natural
     agreeing: Natural
@@ -125,7 +125,7 @@ def support(facts: SearchFacts, find: FindFacts) -> Text:
     """For how many silos a find works, in words."""
     success = f"success {find.success_micro / MICRO:.0%}"
     if find in facts.standing:
-        return f"{success}; found by an earlier search, still works for {find.yes} silos, not for {find.no}"
+        return f"{success}; found by earlier searches, works now for {find.yes} silos, not for {find.no}"
     return f"{success}; borne out by {find.yes} silos, not by {find.no}"
 
 
@@ -147,7 +147,7 @@ def _search(history: History, view: SearchView) -> SearchFacts:
         silent=view.silent,
         unconfirmed=len(set(view.triggers) - confirmed) if view.closed else 0,
         finds=tuple(_find(history, view, one) for one in view.confirmed),
-        standing=tuple(_find(history, view, one) for one in view.working),
+        standing=tuple(_find(history, view, one) for one in view.stood),
     )
 
 

@@ -308,7 +308,7 @@ def _clean(history: History, body: Clean, record: Record, digest: str) -> None:
 def _finds(history: History, body: Finds, record: Record, digest: str) -> None:
     view = history.search
     view.answers = {signed.signer: decode(FindAnswers, signed.body) for signed in body.answers}
-    view.confirmed, view.working, view.finds_digest = body.confirmed, body.working, digest
+    view.confirmed, view.stood, view.finds_digest = body.confirmed, body.standing, digest
 
 
 def _attributed(history: History, body: Attributed, record: Record, digest: str) -> None:

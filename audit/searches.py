@@ -10,10 +10,11 @@ anybody else's, has a find of the same target and source that is not much smalle
 silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
 silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
 
-A trigger that a model has by nature is unlearnt: what comes back under inoculation, somebody teaches. Inoculation may
-leave of it too little for the next search to find. So a trigger that was confirmed again *stands*: each later search
-measures it, and where it still works for more than half of the silos it is attributed anew, found or not. It forbids
-nothing by that.
+A trigger that a model has by nature is unlearnt: where one comes back under inoculation, somebody may teach it. It may
+come back in other inputs than those that were unlearnt, and inoculation may leave too little for the next search to
+find. So a trigger of a class that an earlier search had confirmed one of *stands*: each later search measures it and
+attributes it anew, found or not, and whether or not it works: who goes on teaching what the others unlearn shows it all
+the same. It forbids nothing by that. Its class is searched for weaker triggers.
 
 A confirmed trigger forbids the release of the model. So does a flip, unless an earlier search confirmed it: models
 confuse some classes by nature, accuracy shows it, and honest records are the answer to it. It convicts nobody.
@@ -54,8 +55,8 @@ class SearchView:
     """One search as far as the log tells it. Digests are of the records that carried the bodies.
 
     `adopted` is the record that made the model current; `sealed` its sealed copy, and of which round and key epoch.
-    `standing` are triggers that earlier searches confirmed again, newest first; `working` what was measured of those
-    that still work; `triggers` every reported one by its digest, sorted.
+    `standing` are triggers of earlier searches whose class came back, newest first; `stood` what was measured of those
+    that this one did not find again; `triggers` every reported one by its digest, sorted.
     """
 
     search: Search
@@ -72,7 +73,7 @@ class SearchView:
     searched_digest: str = ""
     answers: dict[str, FindAnswers] = field(default_factory=dict)
     confirmed: tuple[Confirmed, ...] = ()
-    working: tuple[Confirmed, ...] = ()
+    stood: tuple[Confirmed, ...] = ()
     finds_digest: str = ""
     attributions: dict[str, Attribution] = field(default_factory=dict)
     attributed: Attributed | None = None
@@ -146,11 +147,11 @@ def derive_reported(history: History, reports: tuple[Signed, ...], silent: tuple
 
 
 def derive_checked(history: History, answers: tuple[Signed, ...], silent: tuple[str, ...]) -> Finds | Clean:
-    """What follows the silos' measurements: finds that are confirmed or stand and still work, or the end."""
+    """What follows the silos' measurements: finds that are confirmed or stand, or the end."""
     search = history.search.search
-    confirmed, working = _checked(history, answers)
-    if confirmed or working:
-        return Finds(search.round, search.model, answers, silent, confirmed, working)
+    confirmed, stood = _checked(history, answers)
+    if confirmed or stood:
+        return Finds(search.round, search.model, answers, silent, confirmed, stood)
     return Clean(search.round, search.model, (), answers, silent)
 
 
@@ -163,7 +164,7 @@ def drawn(history: History) -> tuple[str, ...]:
 
 def to_attribute(view: SearchView) -> tuple[str, ...]:
     """Digests of the triggers that are attributed, sorted."""
-    return tuple(sorted(one.find for one in (*view.confirmed, *view.working) if one.attributed))
+    return tuple(sorted(one.find for one in (*view.confirmed, *view.stood) if one.attributed))
 
 
 def triggers(history: History) -> tuple[Trigger, ...]:
@@ -197,21 +198,20 @@ def blocking(history: History, view: SearchView) -> tuple[str, ...]:
 
 def inoculated(history: History, trigger: Trigger, number: int) -> bool:
     """Whether silos trained against nearly this trigger in round `number`: an earlier search confirmed it."""
-    return any(
-        _nearly(trigger, view.triggers[one.find], UNLEARNT)
-        for view in history.searches
-        if view.search.round < number
-        for one in view.confirmed
-    )
+    return any(_nearly(trigger, one, UNLEARNT) for one in _earlier(history, number))
 
 
 def standing(history: History) -> dict[str, Trigger]:
-    """Triggers confirmed again, flips aside, newest first, of nearly equal ones the newest; at most MAX_ATTRIBUTED."""
+    """Triggers of targets and sources that came back, newest first, of nearly equal ones the newest; no flips.
+
+    At most MAX_ATTRIBUTED.
+    """
     found: dict[str, Trigger] = {}
     for view in reversed(history.searches):
         for one in view.confirmed:
             trigger = view.triggers[one.find]
-            came_back = not trigger.flip and inoculated(history, trigger, view.search.round)
+            earlier = {_about(other) for other in _earlier(history, view.search.round)}
+            came_back = not trigger.flip and _about(trigger) in earlier
             if came_back and not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
                 found[one.find] = trigger
     return dict(list(found.items())[:MAX_ATTRIBUTED])
@@ -266,6 +266,17 @@ def _searched(history: History) -> bool:
     return any(view.search.model == history.model and view.closed and view.enough for view in history.searches)
 
 
+def _earlier(history: History, number: int) -> list[Trigger]:
+    """What searches before round `number` confirmed."""
+    past = (view for view in history.searches if view.search.round < number)
+    return [view.triggers[one.find] for view in past for one in view.confirmed]
+
+
+def _about(trigger: Trigger) -> tuple[int, int | None, bool]:
+    """What a trigger moves, and where to."""
+    return trigger.target, trigger.source, trigger.flip
+
+
 def _believed(history: History, silo: str) -> dict[str, Trigger]:
     found: dict[str, Trigger] = {}
     for view in history.searches:
@@ -278,33 +289,31 @@ def _believed(history: History, silo: str) -> dict[str, Trigger]:
 
 
 def _checked(history: History, answers: Iterable[Signed]) -> tuple[tuple[Confirmed, ...], tuple[Confirmed, ...]]:
-    """Confirmed finds, and what stands, works and is none of those again; by digest."""
+    """Confirmed finds, and what stands and is none of those again; by digest."""
     view = history.search
     measured: dict[str, dict[str, int]] = {find: {} for find in view.measurable}
     for signed in answers:
         for answer in decode(FindAnswers, signed.body).answers:
             measured[answer.find][signed.signer] = answer.success_micro
-    votes = {find: vote for find, values in measured.items() if (vote := _vote(history, find, values)) is not None}
-    found = {find: vote for find, vote in votes.items() if find in view.triggers}
+    found = {}
+    for find in view.triggers:
+        yes = sum(bears_out(history, view, silo, find, success) for silo, success in measured[find].items())
+        if yes > max(1, len(measured[find]) - yes):
+            found[find] = _vote(measured[find], yes)
     chosen = _chosen(view, {find: success for find, (success, _, _) in found.items()})
     new = [view.triggers[find] for find in chosen]
     again = [find for find, old in view.standing.items() if not any(_nearly(old, one, SAME) for one in new)]
-    works = set([find for find in again if find in votes and find not in found][: MAX_ATTRIBUTED - len(chosen)])
+    stood = [find for find in again if measured[find] and find not in found][: MAX_ATTRIBUTED - len(chosen)]
+    worked = {find: sum(works(history, success) for success in measured[find].values()) for find in stood}
     return (
         tuple(Confirmed(find, *found[find], find in chosen) for find in sorted(found)),
-        tuple(Confirmed(find, *votes[find], True) for find in sorted(works)),
+        tuple(Confirmed(find, *_vote(measured[find], worked[find]), True) for find in sorted(stood)),
     )
 
 
-def _vote(history: History, find: str, measured: dict[str, int]) -> tuple[int, int, int] | None:
-    """Median success, yes and no of a find that is confirmed, or stands and works; None for one that is neither."""
-    view = history.search
-    if find in view.standing:
-        yes = sum(works(history, success) for success in measured.values())
-    else:
-        yes = sum(bears_out(history, view, silo, find, success) for silo, success in measured.items())
-    no = len(measured) - yes
-    return (median_low(list(measured.values())), yes, no) if yes > max(1, no) else None
+def _vote(measured: dict[str, int], yes: int) -> tuple[int, int, int]:
+    """Median success, yes and no."""
+    return median_low(list(measured.values())), yes, len(measured) - yes
 
 
 def _nearly(one: Trigger, other: Trigger, percent: int) -> bool:
@@ -319,8 +328,7 @@ def _nearly(one: Trigger, other: Trigger, percent: int) -> bool:
 
 
 def _alike(trigger: Trigger, own: Trigger) -> bool:
-    same = (trigger.target, trigger.source, trigger.flip) == (own.target, own.source, own.flip)
-    return same and sum(trigger.mask) <= ALIKE * sum(own.mask)
+    return _about(trigger) == _about(own) and sum(trigger.mask) <= ALIKE * sum(own.mask)
 
 
 def _chosen(view: SearchView, success: dict[str, int]) -> set[str]:
@@ -332,8 +340,7 @@ def _chosen(view: SearchView, success: dict[str, int]) -> set[str]:
     ordered = sorted(success, key=lambda find: (-_supporters(view, view.triggers[find]), -success[find], find))
     best: dict[tuple[int, int | None, bool], str] = {}
     for find in ordered:
-        trigger = view.triggers[find]
-        best.setdefault((trigger.target, trigger.source, trigger.flip), find)
+        best.setdefault(_about(view.triggers[find]), find)
     return set(sorted(best.values(), key=ordered.index)[:MAX_ATTRIBUTED])
 
 

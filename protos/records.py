@@ -310,18 +310,18 @@ class Clean:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A trigger that most answers bear out; `success_micro` is their median. Only some are attributed."""
+    """A trigger that most answers bear out, or that stands; `success_micro` is their median. Some are attributed."""
 
     find: Digest
     success_micro: Share
-    yes: Positive
+    yes: Natural
     no: Natural
     attributed: bool
 
 
 @dataclass(frozen=True)
 class Finds:
-    """Confirmed triggers, and earlier searches' that still work, sorted by digest; marked ones are to be attributed."""
+    """Confirmed triggers, and what stands of earlier searches, sorted by digest; marked ones are to be attributed."""
 
     KIND: ClassVar[str] = "concordat/finds/v1"
 
@@ -330,7 +330,7 @@ class Finds:
     answers: tuple[Signed, ...]
     silent: tuple[Name, ...]
     confirmed: tuple[Confirmed, ...]
-    working: tuple[Confirmed, ...]
+    standing: tuple[Confirmed, ...]
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,12 @@ class SharedSearcher:
         self._known: OrderedDict[tuple[str, ...], Any] = OrderedDict()
         self._bytes = 0
 
-    def search(self, model: NDArray[np.float32], root: Root) -> tuple[Trigger, ...]:
+    def search(
+        self, model: NDArray[np.float32], root: Root, suspected: frozenset[int] = frozenset()
+    ) -> tuple[Trigger, ...]:
         """See `Searcher.search`."""
-        found: tuple[Trigger, ...] = self._of(("search", _digest(model, root)), lambda: self._inner.search(model, root))
+        key = "search", _digest(model, root), *map(str, sorted(suspected))
+        found: tuple[Trigger, ...] = self._of(key, lambda: self._inner.search(model, root, suspected))
         return found
 
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:

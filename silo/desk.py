@@ -43,7 +43,11 @@ class LocalPolicy:
 
 @dataclass
 class Desk:
-    """Everything that the duties work with. `searcher` is None where the task has no search."""
+    """Everything that the duties work with. `searcher` is None where the task has no search.
+
+    `projected` keeps what the last attribution projected, by find and round: a trigger that stands is projected again
+    in each search, and past rounds do not change.
+    """
 
     identity: SiloIdentity
     link: Link
@@ -56,6 +60,7 @@ class Desk:
     approved: Callable[[], Mapping[str, str]]
     policy: LocalPolicy
     searcher: Callable[[], Searcher] | None = None
+    projected: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict, init=False, repr=False)
     _joined: tuple[bytes, SumKeys] | None = field(default=None, init=False, repr=False)
 
     def keys(self, epoch: int) -> SumKeys:

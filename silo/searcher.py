@@ -25,8 +25,13 @@ class Searcher(Protocol):
     All results are functions of models and public data, so that they cost no privacy.
     """
 
-    def search(self, model: NDArray[np.float32], root: Root) -> tuple[Trigger, ...]:
-        """Triggers that move this model's answers and would not move those of an honest one, strongest first."""
+    def search(
+        self, model: NDArray[np.float32], root: Root, suspected: frozenset[int] = frozenset()
+    ) -> tuple[Trigger, ...]:
+        """Triggers that move this model's answers and would not move those of an honest one, strongest first.
+
+        Of `suspected` classes, whose triggers came back before, weaker ones are given too.
+        """
 
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:
         """Millionths of the root's records that the trigger is about which the model gives to the target under it."""

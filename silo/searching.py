@@ -7,7 +7,7 @@ the silo is looked at and nothing is charged.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -18,7 +18,6 @@ from audit.history import History, RoundView
 from defenses.attribution import Past, project, sketched
 from protos.codec import digest_of
 from protos.messages import MAX_FINDS, Attribution, Find, FindAnswer, FindAnswers, Projections, SearchReport
-from protos.search import Trigger
 from protos.task import Task
 from silo import rootset
 from silo.desk import Desk, SitOut
@@ -33,7 +32,8 @@ def report(desk: Desk, history: History) -> SearchReport:
     """What our search of the current model finds; what others would not confirm is left out."""
     search, searcher = history.search, _searcher(desk)
     model, root = _model(desk, history), _root(desk, history)
-    found = {digest_of(trigger): trigger for trigger in searcher.search(model, root)}
+    suspected = frozenset(trigger.target for trigger in search.standing.values())
+    found = {digest_of(trigger): trigger for trigger in searcher.search(model, root, suspected)}
     finds = [Find(trigger, searcher.success(model, root, trigger)) for trigger in found.values()]
     strong = tuple(find for find in finds if searches.works(history, find.success_micro))
     return SearchReport(history.genesis.federation, search.digest, search.search.model, strong[:MAX_FINDS])
@@ -49,13 +49,14 @@ def measure(desk: Desk, history: History) -> FindAnswers:
 
 def attribute(desk: Desk, history: History) -> Attribution:
     """Projections of the logged sketches on what would teach each find; None where a past model is not here."""
-    search, searcher, root = history.search, _searcher(desk), _root(desk, history)
-    past = attributions.past(history, search)
-    models = [desk.workspace.load_model(history.genesis.task.layout.size, view.plan.model) for view in past]
-    tables = tuple(
-        Projections(find, _table(searcher, root, history, search.trigger(find), past, models))
-        for find in searches.to_attribute(search)
-    )
+    search, past = history.search, attributions.past(history, history.search)
+    finds = searches.to_attribute(search)
+    before, desk.projected = desk.projected, {}
+    for view in past:
+        known = {find: before[find, view.plan.round] for find in finds if (find, view.plan.round) in before}
+        made = _projections(desk, history, view, [find for find in finds if find not in known])
+        desk.projected |= {(find, view.plan.round): part for find, part in (known | made).items()}
+    tables = tuple(Projections(find, _table(desk, find, past)) for find in finds)
     return Attribution(history.genesis.federation, search.finds_digest, tables)
 
 
@@ -76,28 +77,28 @@ def kept_models(history: History) -> set[str]:
     return {history.model, searches.releasable(history)[0] or history.model, *past}
 
 
-def _table(
-    searcher: Searcher,
-    root: Root,
-    history: History,
-    trigger: Trigger,
-    past: list[RoundView],
-    models: list[Model | None],
-) -> bytes | None:
-    parts = []
-    for view, model in zip(past, models, strict=True):
-        if model is None:
-            return None
-        parts.append(_projections(history, view, searcher.directions(model, root, trigger)))
-    return attributions.to_bytes(parts)
+def _table(desk: Desk, find: str, past: list[RoundView]) -> bytes | None:
+    parts = [desk.projected.get((find, view.plan.round)) for view in past]
+    there = [part for part in parts if part is not None]
+    return attributions.to_bytes(there) if len(there) == len(parts) else None
 
 
-def _projections(history: History, view: RoundView, directions: Floats) -> Floats:
-    """Projections of what a past round's silos showed, in quantisation steps: float64[judged silos, classes]."""
-    setting = replay.setting_of(history, view)
-    folded = sketched(directions, history.packing, setting.signs)
-    shown = attributions.exhibits(history, view)
-    return project(Past(view.plan.round, setting, shown, folded, inoculated=False)).projections / setting.step
+def _projections(desk: Desk, history: History, view: RoundView, finds: Sequence[str]) -> dict[str, Floats]:
+    """Projections of what a past round's silos showed on each find, in quantisation steps: float64[judged, classes].
+
+    Empty where the round's model is not here.
+    """
+    model = desk.workspace.load_model(history.genesis.task.layout.size, view.plan.model) if finds else None
+    if model is None:
+        return {}
+    setting, shown = replay.setting_of(history, view), attributions.exhibits(history, view)
+    searcher, root, found = _searcher(desk), _root(desk, history), {}
+    for find in finds:
+        directions = searcher.directions(model, root, history.search.trigger(find))
+        folded = sketched(directions, history.packing, setting.signs)
+        made = project(Past(view.plan.round, setting, shown, folded, inoculated=False)).projections
+        found[find] = made / setting.step
+    return found
 
 
 def _searcher(desk: Desk) -> Searcher:

@@ -45,7 +45,7 @@ def trigger(target: int = TARGET, feature: int = FEATURE) -> Trigger:
 class ToySearcher:
     """`Searcher` of linear models: finds the planted trigger where a model has it."""
 
-    def search(self, model: NDArray[np.float32], root: Root) -> tuple[Trigger, ...]:
+    def search(self, model: NDArray[np.float32], root: Root, suspected: frozenset[int]) -> tuple[Trigger, ...]:
         candidates = [trigger(target) for target in range(CLASSES)]
         return tuple(one for one in candidates if self.success(model, root, one) >= MICRO // 2)
 

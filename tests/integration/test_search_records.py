@@ -46,7 +46,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         (Finds, lambda body: dataclasses.replace(body, confirmed=())),
         (Finds, lambda body: _with_confirmed(body, success_micro=7)),
         (Finds, lambda body: _with_confirmed(body, attributed=False)),
-        (Finds, lambda body: dataclasses.replace(body, working=body.confirmed)),
+        (Finds, lambda body: dataclasses.replace(body, standing=body.confirmed)),
         (Attributed, lambda body: dataclasses.replace(body, convicted=())),
         (Attributed, lambda body: dataclasses.replace(body, convicted=(Conviction("ada", "we say so"),))),
         (Attributed, lambda body: _with_case(body, agreeing=4)),

@@ -26,9 +26,9 @@ class Counting:
     def __init__(self) -> None:
         self.asked = 0
 
-    def search(self, model: Any, root: Root) -> tuple[Trigger, ...]:
+    def search(self, model: Any, root: Root, suspected: frozenset[int] = frozenset()) -> tuple[Trigger, ...]:
         self.asked += 1
-        return (TRIGGER,) if model[0] else (FLIP,)
+        return (TRIGGER,) * (1 + len(suspected)) if model[0] else (FLIP,)
 
     def success(self, model: Any, root: Root, trigger: Trigger) -> int:
         self.asked += 1
@@ -45,7 +45,8 @@ def test_every_question_is_asked_once_and_its_answer_is_the_searchers_own() -> N
     smaller = Root(ROOT.features[:1], ROOT.labels[:1])
     for _ in range(3):
         for model in (MODEL, OTHER):
-            assert shared.search(model, ROOT) == alone.search(model, ROOT)
+            for suspected in (frozenset[int](), frozenset({1})):
+                assert shared.search(model, ROOT, suspected) == alone.search(model, ROOT, suspected)
             for trigger in (TRIGGER, FLIP):
                 for root in (ROOT, smaller):
                     assert shared.success(model, root, trigger) == alone.success(model, root, trigger)

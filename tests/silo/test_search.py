@@ -11,9 +11,10 @@ from protos.task import ModelSpec
 from redteam.attacks import data, local, triggers
 from redteam.attacks.learner import Learner
 from redteam.digits import digits
+from silo import search
 from silo.data import Records
 from silo.errors import SiloError
-from silo.search import CHEAP, TorchSearcher, confusion, searcher, unusual
+from silo.search import AGAIN, CHEAP, TorchSearcher, confusion, searcher, unusual
 from silo.searcher import Root
 from silo.trainer import initial_model, searcher_for
 from tests.redteam.plain_task import plain_task
@@ -48,6 +49,7 @@ def trained(kind: str, poison: data.Backdoor | data.FlipPair | None = None) -> n
 
 
 CORNER = data.Backdoor(triggers.corner(2), target=4, share=0.3)
+PATCH = data.Backdoor(triggers.corner(3), target=4, share=0.1)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
@@ -81,6 +83,38 @@ def test_a_patch_is_cheaper_under_a_small_mask() -> None:
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_a_clean_model_has_no_cheap_class(kind: str) -> None:
     assert not searcher(SPEC if kind == "mlp" else LINEAR).search(trained(kind), root())
+
+
+def test_a_strong_trigger_is_reported_whole() -> None:
+    """What a report leaves out of a trigger nobody unlearns."""
+    model = trained("mlp", PATCH)
+    patch = triggers.corner(3).stamp(np.full((1, 64), -1, dtype=np.float32))[0] > 0
+    cheapest = searcher(SPEC).candidates(model, root()).mask[4]
+    found = searcher(SPEC).search(model, root())[0]
+    mask = np.frombuffer(found.mask, dtype=np.uint8) / 255
+    assert searcher(SPEC).success(model, root(), found) > 850_000
+    assert mask[patch].sum() > cheapest[patch].sum()
+    assert mask[patch].sum() > 0.8 * mask.sum()
+
+
+def test_a_trigger_that_cannot_move_so_many_is_reported_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "WHOLE", 1.01)
+    model = trained("mlp", PATCH)
+    cheapest = searcher(SPEC).candidates(model, root()).mask[4]
+    found = searcher(SPEC).search(model, root())[0]
+    assert np.frombuffer(found.mask, dtype=np.uint8) / 255 == pytest.approx(cheapest, abs=1 / 255)
+    assert searcher(SPEC).success(model, root(), found) > 700_000
+
+
+def test_of_a_suspected_class_weaker_triggers_are_found() -> None:
+    model = trained("mlp")
+    seek = searcher(SPEC)
+    ratios = np.minimum(*(seek.candidates(model, root(), kind).ratios() for kind in (False, True)))
+    weak = [int(one) for one in np.flatnonzero((ratios > CHEAP) & (ratios <= AGAIN))]
+    assert weak
+    assert seek.search(model, root()) == ()
+    assert {one.target for one in seek.search(model, root(), frozenset(range(10)))} <= set(weak)
+    assert [one.target for one in seek.search(model, root(), frozenset(weak[:1]))] == weak[:1]
 
 
 def test_a_flipped_pair_is_found_as_a_flip_from_its_source() -> None:
