@@ -1,0 +1,118 @@
+"""Benchmark of searches: `python -m tools.bench_search --data DATA [--csv FILE]`.
+
+What a silo does in a round with a search, in processor seconds on one core: the search of a clean model, and of one
+with a backdoor, in which the second optimisation is made; measuring a trigger; and the directions of a trigger at one
+past model, which each silo that attributes computes for every trigger at every round since the last search. (A new
+trigger is projected on all rounds that the task remembers.) The root set has thirty images of each class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from audit.searches import MAX_ATTRIBUTED
+from protos.task import ModelSpec
+from redteam import datasets
+from redteam.attacks import data, local, triggers
+from redteam.attacks.learner import Learner
+from silo.data import Records
+from silo.search import searcher
+from silo.searcher import Root
+from silo.trainer import initial_model
+
+GOAL_SECONDS = 20.0
+PER_CLASS, TRAINED, NEW_ROUNDS = 30, 6000, 2
+MODELS = {
+    "linear": ModelSpec("linear", (784, 10), "none"),
+    "mlp": ModelSpec("mlp", (784, 128, 10), "tanh"),
+    "lenet": ModelSpec("lenet", (784, 6, 16, 120, 84, 10), "relu"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Processor seconds of one kind of model; `whole` is a search with as many triggers as are ever attributed."""
+
+    model: str
+    parameters: int
+    clean: float
+    backdoored: float
+    measure: float
+    directions: float
+    whole: float
+    goal: float = GOAL_SECONDS
+
+
+def measured(kind: str, dataset: datasets.Dataset, repetitions: int) -> Row:
+    """One row: the fastest of several runs each."""
+    spec = MODELS[kind]
+    chosen = np.concatenate([np.flatnonzero(dataset.test_labels == one)[:PER_CLASS] for one in range(10)])
+    root = Root(dataset.test_features[chosen], dataset.test_labels[chosen])
+    own = Records(dataset.features[:TRAINED], dataset.labels[:TRAINED], root.features, root.labels)
+    backdoor = data.Backdoor(triggers.corner(), share=0.1)
+    clean, bad = (_trained(spec, one) for one in (own, backdoor.poison(own, np.random.default_rng(0))))
+    found = searcher(spec).search(bad, root)
+    if not found:
+        raise SystemExit(f"nothing was found in a {kind} model with a backdoor: this measures no whole search")
+    times = [
+        _fastest(work, repetitions)
+        for work in (
+            lambda: searcher(spec).search(clean, root),
+            lambda: searcher(spec).search(bad, root),
+            lambda: searcher(spec).success(bad, root, found[0]),
+            lambda: searcher(spec).directions(bad, root, found[0]),
+        )
+    ]
+    whole = max(times[:2]) + MAX_ATTRIBUTED * (times[2] + NEW_ROUNDS * times[3])
+    return Row(kind, len(bad), *(round(one, 3) for one in (*times, whole)))
+
+
+def _trained(spec: ModelSpec, records: Records) -> NDArray[np.float32]:
+    model = initial_model(spec, 1)
+    update = Learner(spec).descend(model, records, local.LocalSgd(epochs=3, batch=32), np.random.default_rng(2))
+    return (model + update).astype(np.float32)
+
+
+def _fastest(work: Callable[[], object], repetitions: int) -> float:
+    seconds = []
+    for _ in range(repetitions):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description="benchmark of searches")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), metavar="DIR", help="the data sets")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows as CSV too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    dataset = datasets.mnist(options.data)
+    rows = [asdict(measured(kind, dataset, options.repetitions)) for kind in MODELS]
+    table = Table(*rows[0], title="Processor seconds of a search", title_justify="left")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    Console().print(table)
+    if options.csv:
+        with options.csv.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
