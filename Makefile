@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-round bench-defenses bench-redteam clean
+.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-round bench-defenses bench-search bench-redteam clean
 
 DATA ?= ../shared/data
 SWEEPS := $(wildcard redteam/scenarios/*.toml)
@@ -49,6 +49,9 @@ bench-round: setup
 
 bench-defenses: setup
 	$(PY) -m tools.bench_defenses
+
+bench-search: setup
+	$(PY) -m tools.bench_search --data $(DATA)
 
 # The small tables of the red team, run anew: goal beside measured.
 bench-redteam: setup
