@@ -17,16 +17,20 @@ pytestmark = [pytest.mark.torch, pytest.mark.processes, pytest.mark.timeout(400)
 PATHS = ("log", "log_key", "certificate", "report", "model")
 
 
+ROUNDS = 6
+"""Searches of models that have hardly learned may all find what such models have by nature: then none is released."""
+
+
 def test_demo_runs_every_party_and_writes_its_summary(tmp_path: Path) -> None:
     output = StringIO()
-    demo.run(tmp_path / "demo", rounds=2, console=Console(file=output, width=120))
+    demo.run(tmp_path / "demo", rounds=ROUNDS, console=Console(file=output, width=120))
     summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
-    assert summary["rounds"] == summary["rounds_adopted"] == 2
+    assert summary["rounds"] == summary["rounds_adopted"] == ROUNDS
     assert all(Path(summary[name]).is_file() for name in PATHS)
     assert summary["records_verified"] == len(Path(summary["log"]).read_bytes().splitlines())
     silos = {silo["name"]: silo for silo in summary["silos"]}
     assert {name: silo["records"] for name, silo in silos.items()} == SIZES
     assert [name for name, silo in silos.items() if silo["poisons"]] == [POISONED]
-    assert silos[POISONED]["excluded_rounds"] == 2
+    assert silos[POISONED]["excluded_rounds"] == ROUNDS
     assert all(0 < silo["epsilon"] <= 8 and silo["delta"] <= 1e-4 for silo in silos.values())
     assert "attack success" in output.getvalue()
