@@ -208,9 +208,9 @@ def standing(history: History) -> dict[str, Trigger]:
     """
     found: dict[str, Trigger] = {}
     for view in reversed(history.searches):
+        earlier = {_about(other) for other in _earlier(history, view.search.round)}
         for one in view.confirmed:
             trigger = view.triggers[one.find]
-            earlier = {_about(other) for other in _earlier(history, view.search.round)}
             came_back = not trigger.flip and _about(trigger) in earlier
             if came_back and not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
                 found[one.find] = trigger

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from audit import plans
+
 HERE = Path(__file__).parent
 
 
@@ -20,3 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def whole_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every round has the task's step: after an honest round a boosted update would be cut to what was usual."""
+    monkeypatch.setattr(plans, "step_of", lambda history, training: history.genesis.task.step_log2)
