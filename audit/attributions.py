@@ -195,9 +195,9 @@ def _concluded(history: History, case: Case) -> Case:
 
 
 def _guilty(history: History, find: str, found: Sequence[Judged]) -> frozenset[str]:
-    rule = searches.rule_of(history)
+    rule, trigger = searches.rule_of(history), history.search.trigger(find)
     assert rule is not None
-    return guilty(found, history.search.trigger(find), rule.level_micro)
+    return frozenset() if searches.disputed(history, trigger) else guilty(found, trigger, rule.level_micro)
 
 
 def _agree(found: Sequence[Judged], other: Sequence[Judged]) -> bool:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from audit.history import History
 
 MAX_ATTRIBUTED = 4
-"""Most triggers that one search attributes, found now or before."""
+"""Most triggers, and as many flips, that one search attributes, found now or before."""
 SAME, UNLEARNT = 90, 70
 """Least cosine of two masks, in hundredths: of searches that ended in the same trigger, and of triggers of which
 unlearning one unlearns the other. On MNIST and digits what was taught comes back with 0.7 to 0.99 after a few searches,
@@ -184,8 +184,10 @@ def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
     Of what ever was confirmed most may be what clean models have by nature; it must not thin out what somebody teaches.
     """
     known, stands = triggers_for(history, silo), standing(history).values()
-    again = tuple(trigger for trigger in known if any(_nearly(trigger, one, UNLEARNT) for one in stands))
-    return tuple(dose for dose in (known, again) if dose)
+    flips = tuple(one for one in known if one.flip)
+    stamps = tuple(one for one in known if not one.flip)
+    again = tuple(one for one in stamps if any(_nearly(one, other, UNLEARNT) for other in stands))
+    return tuple(dose for dose in (stamps, again, flips) if dose)
 
 
 def blocking(history: History, view: SearchView) -> tuple[str, ...]:
@@ -211,10 +213,19 @@ def standing(history: History) -> dict[str, Trigger]:
         earlier = {_about(other) for other in _earlier(history, view.search.round)}
         for one in view.confirmed:
             trigger = view.triggers[one.find]
-            came_back = not trigger.flip and _about(trigger) in earlier
+            came_back = trigger.flip or _about(trigger) in earlier
             if came_back and not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
                 found[one.find] = trigger
-    return dict(list(found.items())[:MAX_ATTRIBUTED])
+    stamps = [find for find in found if not found[find].flip][:MAX_ATTRIBUTED]
+    return {find: trigger for find, trigger in found.items() if trigger.flip or find in stamps}
+
+
+def disputed(history: History, trigger: Trigger) -> bool:
+    """Whether it is a flip from a class that a known trigger leads to, so that honest silos may teach it.
+
+    To unlearn a trigger is to move inputs away from its target, to where the silo's own records are.
+    """
+    return trigger.flip and any(not one.flip and one.target == trigger.source for one in triggers(history))
 
 
 def denied(history: History, silo: str, model: str) -> tuple[str, ...]:
@@ -301,14 +312,24 @@ def _checked(history: History, answers: Iterable[Signed]) -> tuple[tuple[Confirm
         if yes > max(1, len(measured[find]) - yes):
             found[find] = _vote(measured[find], yes)
     chosen = _chosen(view, {find: success for find, (success, _, _) in found.items()})
-    new = [view.triggers[find] for find in chosen]
-    again = [find for find, old in view.standing.items() if not any(_nearly(old, one, SAME) for one in new)]
-    stood = [find for find in again if measured[find] and find not in found][: MAX_ATTRIBUTED - len(chosen)]
+    stood = _stood(view, measured, set(found), chosen)
     worked = {find: sum(works(history, success) for success in measured[find].values()) for find in stood}
     return (
         tuple(Confirmed(find, *found[find], find in chosen) for find in sorted(found)),
         tuple(Confirmed(find, *_vote(measured[find], worked[find]), True) for find in sorted(stood)),
     )
+
+
+def _stood(view: SearchView, measured: dict[str, dict[str, int]], found: set[str], chosen: set[str]) -> list[str]:
+    """What stands, is not found again and has its place beside the chosen: newest triggers, flips that work best."""
+    new = [view.triggers[find] for find in chosen]
+    again = {find for find, old in view.standing.items() if any(_nearly(old, one, SAME) for one in new)}
+    left = [find for find in view.standing if measured[find] and find not in found | again]
+    stamps = [find for find in left if not view.standing[find].flip]
+    flips = [find for find in left if view.standing[find].flip]
+    flips.sort(key=lambda find: (-median_low(list(measured[find].values())), find))
+    places = MAX_ATTRIBUTED - sum(not one.flip for one in new), MAX_ATTRIBUTED - sum(one.flip for one in new)
+    return stamps[: places[0]] + flips[: places[1]]
 
 
 def _vote(measured: dict[str, int], yes: int) -> tuple[int, int, int]:
@@ -341,7 +362,9 @@ def _chosen(view: SearchView, success: dict[str, int]) -> set[str]:
     best: dict[tuple[int, int | None, bool], str] = {}
     for find in ordered:
         best.setdefault(_about(view.triggers[find]), find)
-    return set(sorted(best.values(), key=ordered.index)[:MAX_ATTRIBUTED])
+    first = sorted(best.values(), key=ordered.index)
+    kinds = [[find for find in first if view.triggers[find].flip == flip] for flip in (False, True)]
+    return {find for kind in kinds for find in kind[:MAX_ATTRIBUTED]}
 
 
 def _supporters(view: SearchView, trigger: Trigger) -> int:

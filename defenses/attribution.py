@@ -168,7 +168,7 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
     """
     target = find.target
     seen = {one.number: _seen(one if isinstance(one, Projected) else project(one)) for one in rounds}
-    later = {past.number for past in rounds if past.inoculated and not find.flip}
+    later = {past.number for past in rounds if past.inoculated}
     parts = [
         (BEFORE, _Table.of([one for number, one in seen.items() if number not in later]), True),
         (AFTER, _Table.of([one for number, one in seen.items() if number in later]), False),
@@ -188,9 +188,7 @@ def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -
     honest silo may lean towards a trigger by its data, and unlearns it as soon as it is told. Nobody is found to have
     taught a flip.
     """
-    if find.flip:
-        return frozenset()
-    unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0}
+    unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0 and not find.flip}
     before = _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved
     return before | _found(attributions, AFTER, TESTS, fdr_micro)
 

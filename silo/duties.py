@@ -87,7 +87,7 @@ def _commit(desk: Desk, history: History) -> Commit:
 def _quantised(desk: Desk, history: History, model: NDArray[np.float32]) -> NDArray[np.int8]:
     """Train, and round the update at random block by block."""
     plan, name = history.round.plan, desk.identity.name
-    arguments, guidance = (model, plan.training, history.counts[name].total), _guidance(history, name)
+    arguments, guidance = (model, plan.training, history.counts[name].total), _guidance(desk, history)
     update = desk.trainer.train(*arguments) if guidance == NONE else desk.trainer.train(*arguments, guidance)
     values = np.empty(update.size, dtype=np.int8)
     for start in range(0, update.size, _BLOCK):
@@ -98,12 +98,14 @@ def _quantised(desk: Desk, history: History, model: NDArray[np.float32]) -> NDAr
     return values
 
 
-def _guidance(history: History, silo: str) -> Guidance:
-    """What the log tells `silo` to train by in the open round."""
+def _guidance(desk: Desk, history: History) -> Guidance:
+    """What the log tells the desk's silo to train by in the open round."""
     rule = history.genesis.task.prototypes
     found = prototypes.global_prototypes(history) if rule is not None and rule.pull_micro else None
     pull = Pull(rule.pull_micro / MICRO, found) if rule is not None and found is not None else None
-    return Guidance(searches.doses_for(history, silo), pull)
+    doses = searches.doses_for(history, desk.identity.name)
+    flips = any(one.flip for dose in doses for one in dose)
+    return Guidance(doses, pull, searching.root(desk, history) if flips else None)
 
 
 def _prototypes(desk: Desk, history: History, model: Any) -> bytes | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from protos.search import Trigger
+from silo.searcher import Root
 
 if TYPE_CHECKING:  # trainers import this module, and must start fast
     from audit.prototypes import GlobalPrototypes
@@ -33,11 +34,13 @@ class Guidance:
     """Attributes:
     doses: groups of triggers found in models; each group is stamped on a quarter of each batch under its right labels
         (`silo.inoculation`).
+    root: public records, which flips are unlearnt with; needed where a dose has one.
     pull: None for cross-entropy alone.
     """
 
     doses: Sequence[Sequence[Trigger]] = ()
     pull: Pull | None = None
+    root: Root | None = None
 
 
 NONE = Guidance()

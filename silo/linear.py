@@ -6,12 +6,9 @@ Layout: weight [classes, inputs], then bias [classes]; all of it is the output l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from protos.search import Trigger
 from protos.task import MICRO, Layout, ModelSpec, TensorSpec, Training
 from silo.data import Records
 from silo.entropy import Entropy
@@ -67,9 +64,9 @@ class LinearTrainer:
         rate = training.learning_rate_micro / MICRO / (training.sample_rate_micro / MICRO * count)
         for _ in range(training.steps):
             batch = poisson_batch(len(self._features), training.sample_rate_micro, self._entropy)
-            features = self._inoculated(batch, guidance.doses)
+            features, labels = self._inoculated(batch, guidance)
             noise = _matrix(std * gaussian(weights.size, self._entropy), self._shape)
-            weights -= rate * (self._clipped_sum(weights, batch, features, clip * SAFE_CLIP) + noise)
+            weights -= rate * (self._clipped_sum(weights, features, labels, clip * SAFE_CLIP) + noise)
         return _flat(weights - start)
 
     def embed(self, model: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -83,22 +80,24 @@ class LinearTrainer:
         labels = self._records.holdout_labels
         return int((scores.argmax(axis=1) == labels).sum()), len(labels)
 
-    def _inoculated(self, batch: NDArray[np.int64], doses: Sequence[Sequence[Trigger]]) -> NDArray[np.float64]:
-        """Features of a batch with a column of ones, some of them stamped."""
-        features = self._features[batch]
-        places, stamped = inoculated(self._records.features[batch], doses, self._entropy)
-        features[places, :-1] = stamped
-        return features
+    def _inoculated(
+        self, batch: NDArray[np.int64], guidance: Guidance
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Features of a batch with a column of ones, and labels, inoculated."""
+        features, labels = self._features[batch], self._records.labels[batch]
+        other = inoculated(self._records.features[batch], labels, guidance, self._entropy)
+        features[other.places, :-1], labels[other.places] = other.features, other.labels
+        return features, labels
 
     def _clipped_sum(
-        self, weights: NDArray[np.float64], batch: NDArray[np.int64], features: NDArray[np.float64], clip: float
+        self, weights: NDArray[np.float64], features: NDArray[np.float64], labels: NDArray[np.int64], clip: float
     ) -> NDArray[np.float64]:
-        """Sum over `batch` of the cross-entropy gradients, each clipped to `clip`; float64[classes, inputs + 1].
+        """Sum over a batch of the cross-entropy gradients, each clipped to `clip`; float64[classes, inputs + 1].
 
         A record's gradient is the outer product of (p - onehot) and (x, 1), so its norm is the product of theirs.
         """
         residual = _softmax(features @ weights.T)
-        residual[np.arange(len(batch)), self._records.labels[batch]] -= 1
+        residual[np.arange(len(labels)), labels] -= 1
         norms = np.linalg.norm(residual, axis=1) * np.linalg.norm(features, axis=1)
         residual *= (clip / np.maximum(norms, clip))[:, None]
         # Overflow of one record must not spill into the sum: it then counts as zero.

@@ -46,8 +46,8 @@ CHEAP, AGAIN = 0.6, 0.8
 """A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
 MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5. Of a class with a
 standing trigger (`audit.searches`) the latter is enough: what is left of a half unlearnt one lies at 0.6 to 0.8."""
-FLIPPED = 0.5
-UNUSUAL = 4.0
+FLIPPED = 0.3
+UNUSUAL = 2.0
 """A flip is found where the share is at least FLIPPED and UNUSUAL times the largest share of any other class."""
 SENSE = 0.2
 """A model that is right on no more than this above chance is not searched: everything moves it."""
@@ -89,7 +89,7 @@ class TorchSearcher:
         self._module = module.to(self._device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._classes = models.output_layer(module).out_features
         self._size = sum(parameter.numel() for parameter in module.parameters())
-        self._bases: dict[bytes, NDArray[np.float64]] = {}
+        self._cleans: dict[bytes, list[list[NDArray[np.float64]]]] = {}
 
     def search(
         self, model: NDArray[np.float32], root: Root, suspected: frozenset[int] = frozenset()
@@ -117,27 +117,40 @@ class TorchSearcher:
         Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
         long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
         the teacher of its triggers; measured on digits.) Row c stands beside the same of *stamped* records of class c
-        too: who owns a class and inoculates sends them. For a flip, row c stands beside the gradient that moves *all
-        other* classes to c, as the owner of class c does; the row of its source is zero: it is a clean gradient.
+        too: who owns a class and inoculates sends them.
+
+        For a flip, row c is the flip of class c to the same target, which nobody was found to teach; the row of its
+        source is zero. A row stands beside the clean gradients of all classes but its own source, which are what
+        unlearns it, and beside the gradient that moves *all other* classes to the target, as the target's owner does.
         """
         self._load(model, root)
         self._require(trigger, root)
-        basis = self._clean(model, root)
-        stamped = trigger.stamp(root.features)
+        clean = self._clean(model, root)
+        if trigger.flip:
+            return np.stack([self._flipping(clean, root, trigger, one) for one in range(self._classes)])
+        basis, stamped = _basis(clean), trigger.stamp(root.features)
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
-        if trigger.flip:
-            rest = [~about & (root.labels != one) for one in range(self._classes)]
-            own: list[tuple[NDArray[np.float64], ...]]
-            own = [(self._gradient(root.features[which], one),) for one, which in enumerate(rest)]
-        else:
-            own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
+        own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
         return np.stack([_beside(row, _joined(basis, more)) for row, more in zip(rows, own, strict=True)])
 
     def candidates(self, model: NDArray[np.float32], root: Root, uniform: bool = False) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges. `uniform` masks have one value."""
         self._load(model, root)
         return self._optimise(root, GOAL, uniform, range(self._classes))
+
+    def _flipping(
+        self, clean: Sequence[Sequence[NDArray[np.float64]]], root: Root, flip: Trigger, row: int
+    ) -> NDArray[np.float64]:
+        """Row `row` of the directions of a flip, float64[d]."""
+        if row == flip.source:
+            return np.zeros(self._size)
+        source = flip.source if row == flip.target else row
+        about = root.labels == source
+        rest = ~about & (root.labels != flip.target)
+        basis = _basis([pair for label, pair in enumerate(clean) if label != source])
+        own = self._gradient(root.features[rest], flip.target)
+        return _beside(-self._gradient(root.features[about], flip.target), _joined(basis, (own,)))
 
     def _triggers(self, root: Root, suspected: frozenset[int]) -> tuple[Trigger, ...]:
         """Of each class the cheaper kind, where it is cheap at all."""
@@ -211,17 +224,15 @@ class TorchSearcher:
             given: NDArray[np.int64] = self._module(self._tensor(features)).argmax(dim=1).cpu().numpy()
         return given
 
-    def _clean(self, model: NDArray[np.float32], root: Root) -> NDArray[np.float64]:
-        """An orthonormal basis of the clean class gradients, float64[d, <= 2 C]; kept for the next trigger."""
+    def _clean(self, model: NDArray[np.float32], root: Root) -> list[list[NDArray[np.float64]]]:
+        """Each class's clean gradients as unit vectors, float64[d], none or two; kept for the next trigger."""
         key = hashlib.sha256(model.tobytes() + root.features.tobytes() + root.labels.tobytes()).digest()
-        if key not in self._bases:
+        if key not in self._cleans:
             means = [self._mean_gradients(root.features[root.labels == one], one) for one in range(self._classes)]
-            columns = [_unit(row) for pair in means for row in pair if row.any()]
-            basis = np.linalg.qr(np.stack(columns, axis=1))[0]
-            while self._bases and (len(self._bases) + 1) * basis.nbytes > KEPT_BYTES:
-                self._bases.pop(next(iter(self._bases)))
-            self._bases[key] = basis
-        return self._bases[key]
+            while self._cleans and (len(self._cleans) + 1) * 2 * self._classes * 8 * self._size > KEPT_BYTES:
+                self._cleans.pop(next(iter(self._cleans)))
+            self._cleans[key] = [[_unit(row) for row in pair if row.any()] for pair in means]
+        return self._cleans[key]
 
     def _mean_gradients(self, features: NDArray[np.float32], label: int) -> tuple[NDArray[np.float64], ...]:
         """Mean of the records' gradients, and mean of their unit vectors; both float64[d]."""
@@ -326,6 +337,11 @@ def _range(root: Root) -> tuple[int, int]:
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     length = float(np.linalg.norm(vector))
     return vector / length if length > 0 else vector
+
+
+def _basis(clean: Sequence[Sequence[NDArray[np.float64]]]) -> NDArray[np.float64]:
+    """An orthonormal basis of these classes' clean gradients, float64[d, k]."""
+    return np.linalg.qr(np.stack([row for pair in clean for row in pair], axis=1))[0]
 
 
 def _joined(basis: NDArray[np.float64], more: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -31,10 +31,10 @@ Model = NDArray[np.float32]
 def report(desk: Desk, history: History) -> SearchReport:
     """What our search of the current model finds; what others would not confirm is left out."""
     search, searcher = history.search, _searcher(desk)
-    model, root = _model(desk, history), _root(desk, history)
-    suspected = frozenset(trigger.target for trigger in search.standing.values())
-    found = {digest_of(trigger): trigger for trigger in searcher.search(model, root, suspected)}
-    finds = [Find(trigger, searcher.success(model, root, trigger)) for trigger in found.values()]
+    model, public = _model(desk, history), root(desk, history)
+    suspected = frozenset(trigger.target for trigger in search.standing.values() if not trigger.flip)
+    found = {digest_of(trigger): trigger for trigger in searcher.search(model, public, suspected)}
+    finds = [Find(trigger, searcher.success(model, public, trigger)) for trigger in found.values()]
     strong = tuple(find for find in finds if searches.works(history, find.success_micro))
     return SearchReport(history.genesis.federation, search.digest, search.search.model, strong[:MAX_FINDS])
 
@@ -42,8 +42,8 @@ def report(desk: Desk, history: History) -> SearchReport:
 def measure(desk: Desk, history: History) -> FindAnswers:
     """The success of every reported and standing trigger, measured here."""
     search, searcher = history.search, _searcher(desk)
-    model, root = _model(desk, history), _root(desk, history)
-    answers = [FindAnswer(one, searcher.success(model, root, search.trigger(one))) for one in search.measurable]
+    model, public = _model(desk, history), root(desk, history)
+    answers = [FindAnswer(one, searcher.success(model, public, search.trigger(one))) for one in search.measurable]
     return FindAnswers(history.genesis.federation, search.searched_digest, tuple(answers))
 
 
@@ -92,9 +92,9 @@ def _projections(desk: Desk, history: History, view: RoundView, finds: Sequence[
     if model is None:
         return {}
     setting, shown = replay.setting_of(history, view), attributions.exhibits(history, view)
-    searcher, root, found = _searcher(desk), _root(desk, history), {}
+    searcher, public, found = _searcher(desk), root(desk, history), {}
     for find in finds:
-        directions = searcher.directions(model, root, history.search.trigger(find))
+        directions = searcher.directions(model, public, history.search.trigger(find))
         folded = sketched(directions, history.packing, setting.signs)
         made = project(Past(view.plan.round, setting, shown, folded, inoculated=False)).projections
         found[find] = made / setting.step
@@ -114,7 +114,8 @@ def _model(desk: Desk, history: History) -> Model:
     return model
 
 
-def _root(desk: Desk, history: History) -> Root:
+def root(desk: Desk, history: History) -> Root:
+    """The federation's public root set, fetched where it is not here; SitOut where another is handed out."""
     task = history.genesis.task
     assert task.search is not None
     data = desk.workspace.load_root(task.search.root)

@@ -10,7 +10,7 @@ where there is any; noise is made on the CPU and moved.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,7 +20,6 @@ from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.optimizers import DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
-from protos.search import Trigger
 from protos.task import MICRO, Layout, ModelSpec, Training
 from silo import models
 from silo.data import Records
@@ -80,7 +79,7 @@ class TorchTrainer:
         losses = self._entropies if guidance.pull is None else self._pulled(guidance.pull)
         for _ in range(training.steps):
             batch = poisson_batch(len(self._labels), training.sample_rate_micro, self._entropy)
-            self._step(optimizer, torch.from_numpy(batch).to(self._device), guidance.doses, losses)
+            self._step(optimizer, torch.from_numpy(batch).to(self._device), guidance, losses)
         optimizer.zero_grad(set_to_none=True)
         return models.flatten(self._module).astype(np.float64) - model.astype(np.float64)
 
@@ -108,14 +107,12 @@ class TorchTrainer:
             entropy=self._entropy,
         )
 
-    def _step(
-        self, optimizer: _OsNoiseOptimizer, batch: Tensor, doses: Sequence[Sequence[Trigger]], losses: _Losses
-    ) -> None:
+    def _step(self, optimizer: _OsNoiseOptimizer, batch: Tensor, guidance: Guidance, losses: _Losses) -> None:
         """One noisy step on the records of `batch`, whose gradients are summed chunk by chunk."""
         features, labels = self._train
         chunks = torch.split(batch, _CHUNK)  # an empty batch is one empty chunk
         for position, chunk in enumerate(chunks):
-            self._clipped_sum(optimizer, self._inoculated(features[chunk], doses), labels[chunk], losses)
+            self._clipped_sum(optimizer, *self._inoculated(features[chunk], labels[chunk], guidance), losses)
             optimizer.signal_skip_step(do_skip=position + 1 < len(chunks))
             optimizer.step()
 
@@ -162,12 +159,14 @@ class TorchTrainer:
         norms = self._private.get_norm_sample()
         return torch.where(norms.isfinite(), clip / norms.clamp(min=clip), 0.0)
 
-    def _inoculated(self, rows: Tensor, doses: Sequence[Sequence[Trigger]]) -> Tensor:
-        """Rows of a batch, their own copy, some of them stamped."""
-        if doses:
-            places, stamped = inoculated(rows.cpu().numpy(), doses, self._entropy)
-            rows[torch.from_numpy(places).to(self._device)] = torch.from_numpy(stamped).to(self._device)
-        return rows
+    def _inoculated(self, rows: Tensor, labels: Tensor, guidance: Guidance) -> tuple[Tensor, Tensor]:
+        """Rows and labels of a batch, their own copies, inoculated."""
+        if guidance.doses:
+            other = inoculated(rows.cpu().numpy(), labels.cpu().numpy(), guidance, self._entropy)
+            places = torch.from_numpy(other.places).to(self._device)
+            rows[places] = torch.from_numpy(other.features).to(self._device)
+            labels[places] = torch.from_numpy(other.labels).to(self._device)
+        return rows, labels
 
     @contextmanager
     def _embeddings(self) -> Iterator[list[Tensor]]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, doses_for, standing
+from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, _stood, disputed, doses_for, standing
 from protos.codec import digest_of
 from protos.messages import Find, SearchReport
 from protos.records import Confirmed, Search
@@ -72,12 +72,15 @@ def test_liars_stronger_trigger_of_the_same_class_does_not_displace_the_one_that
     assert _chosen(search, success) == {digest_of(TRIGGER)}
 
 
-def test_one_find_of_each_target_and_source_is_attributed_and_four_at_most() -> None:
-    found = tuple(changed(target=target) for target in range(6))
-    search = view(ada=found, bob=found[:5], cyd=(*found[:5], FLIP))
-    success = {digest_of(one): 500_000 + place for place, one in enumerate((*found, FLIP))}
-    chosen = _chosen(search, success)
-    assert chosen == {digest_of(one) for one in found[1:5]}
+def flip(source: int) -> Trigger:
+    return dataclasses.replace(FLIP, source=source)
+
+
+def test_of_each_target_and_source_one_find_is_attributed_of_triggers_and_of_flips_four_at_most() -> None:
+    found, flips = tuple(changed(target=target) for target in range(6)), tuple(flip(one) for one in range(2, 8))
+    search = view(ada=(*found, *flips), bob=(*found[:5], *flips[:5]), cyd=(*found[:5], *flips[:5]))
+    success = {digest_of(one): 500_000 + place for place, one in enumerate((*found, *flips))}
+    assert _chosen(search, success) == {digest_of(one) for one in (*found[1:5], *flips[1:5])}
 
 
 def searched(number: int, *found: Trigger) -> SearchView:
@@ -87,7 +90,7 @@ def searched(number: int, *found: Trigger) -> SearchView:
     return made
 
 
-def test_triggers_that_came_back_stand_newest_first_without_flips_and_equal_ones_once() -> None:
+def test_triggers_that_came_back_and_all_flips_stand_newest_first_and_equal_ones_once() -> None:
     again, newest = (
         changed(mask=bytes([255, 205, 90, 0, 0, 0, 0, 0])),
         changed(mask=bytes([255, 250, 9, 0, 0, 0, 0, 0])),
@@ -96,9 +99,42 @@ def test_triggers_that_came_back_stand_newest_first_without_flips_and_equal_ones
     views = [searched(1, TRIGGER, other, FLIP), searched(3, again, FLIP), searched(5, other, newest, once)]
     history = SimpleNamespace(searches=views)
     standing_now = list(standing(history).values())  # type: ignore[arg-type]
-    assert sorted(standing_now, key=digest_of) == sorted((newest, other), key=digest_of)
+    assert sorted(standing_now[:2], key=digest_of) == sorted((newest, other), key=digest_of)
+    assert standing_now[2:] == [FLIP]
     history.searches = views[:2]
-    assert list(standing(history).values()) == [again]  # type: ignore[arg-type]
+    assert sorted(standing(history).values(), key=digest_of) == sorted((again, FLIP), key=digest_of)  # type: ignore[arg-type]
+    history.searches = [searched(1, *(flip(one) for one in range(2, 9)))]
+    assert len(standing(history)) == 7, "flips are measured without limit"  # type: ignore[arg-type]
+
+
+def test_what_stands_fills_the_places_that_finds_leave_flips_that_work_best_first() -> None:
+    flips, old = [flip(one) for one in range(2, 8)], [changed(target=one) for one in range(3, 7)]
+    search = view(ada=(TRIGGER,))
+    search.standing = {digest_of(one): one for one in (*old, *flips)}
+    measured = {digest_of(one): {"ada": 100_000 * place} for place, one in enumerate((*old, *flips))}
+    measured[digest_of(TRIGGER)] = {"ada": MICRO}
+    found = {digest_of(TRIGGER)}
+    stood = _stood(search, measured, found, found)
+    assert stood == [digest_of(one) for one in (*old[:3], *reversed(flips[2:]))]
+    measured[digest_of(flips[5])] = {}
+    assert _stood(search, measured, found, found)[3:] == [digest_of(one) for one in reversed(flips[1:5])]
+
+
+def test_flips_get_a_dose_of_their_own() -> None:
+    history = SimpleNamespace(searches=[searched(1, TRIGGER, FLIP)])
+    assert doses_for(history, "eve") == ((TRIGGER,), (FLIP,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("known", "answer"),
+    [((FLIP,), False), ((FLIP, flip(1)), False), ((changed(target=0),), True), ((changed(target=2),), False)],
+)
+def test_a_flip_from_a_class_that_a_known_trigger_leads_to_is_disputed(
+    known: tuple[Trigger, ...], answer: bool
+) -> None:
+    history = SimpleNamespace(searches=[searched(1, *known)])
+    assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
+    assert not disputed(history, changed(target=2))  # type: ignore[arg-type]
 
 
 def test_what_stands_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed() -> None:

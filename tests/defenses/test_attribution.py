@@ -186,14 +186,6 @@ def test_a_majority_is_found_after_inoculation_though_it_is_the_median_before() 
     assert guilty(attribute(later, FIND), FIND, FDR) == set(liars)
 
 
-def test_all_rounds_of_a_flip_are_measured_against_the_median() -> None:
-    past = rounds(18, 20, EQUAL, common=8.0, inoculated=True)
-    assert guilty(attribute(past, FIND), FIND, FDR), "a trigger that everybody still teaches while unlearning it"
-    found = attribute(past, FLIP)
-    assert not guilty(found, FIND, FDR)
-    assert [score.name for score in found[0].scores] == ["before-x", "before-z"]
-
-
 @pytest.mark.parametrize(("inoculated", "weak", "strong"), [(True, 2.0, 4.0), (False, 2.5, 5.0)])
 def test_evidence_before_inoculation_has_to_be_stronger(inoculated: bool, weak: float, strong: float) -> None:
     late, name = ([], "after") if inoculated else (told(0.6), "before")
@@ -204,11 +196,20 @@ def test_evidence_before_inoculation_has_to_be_stronger(inoculated: bool, weak: 
     assert guilty(found, FIND, FDR) == {"d150"}
 
 
-@pytest.mark.parametrize("inoculated", [False, True])
-def test_a_flip_is_attributed_and_convicts_nobody(inoculated: bool) -> None:
-    found = attribute(rounds(5, 20, push={"d150": 15.0}, inoculated=inoculated), FLIP)
-    assert z_of(next(one for one in found if one.silo == "d150"), "before") > 12
-    assert not guilty(found, FLIP, FDR)
+def test_evidence_before_inoculation_convicts_nobody_of_a_flip() -> None:
+    """Who owns most of one class teaches natural confusions; it says nothing, whatever comes after."""
+    early = rounds(5, 20, push={"d150": 15.0})
+    for late in ([], told(0.3), told(-3.0)):
+        found = attribute([*early, *late], FLIP)
+        assert z_of(next(one for one in found if one.silo == "d150"), "before") > 12
+        assert not guilty(found, FLIP, FDR)
+    found = attribute([*early, *told(0.6)], FIND)
+    assert guilty(found, FIND, FDR) == {"d150"}, "of a trigger it does"
+
+
+def test_who_goes_on_teaching_a_flip_that_the_others_unlearn_is_found() -> None:
+    found = attribute([*rounds(5, 20), *told(4.0)], FLIP)
+    assert guilty(found, FLIP, FDR) == {"d150"}
 
 
 def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from protos.search import Trigger
-from protos.task import ModelSpec
+from protos.task import ModelSpec, Training
 from redteam.attacks import data, local, triggers
 from redteam.attacks.learner import Learner
 from redteam.digits import digits
@@ -16,8 +16,9 @@ from silo.data import Records
 from silo.errors import SiloError
 from silo.search import AGAIN, CHEAP, TorchSearcher, confusion, searcher, unusual
 from silo.searcher import Root
-from silo.trainer import initial_model, searcher_for
+from silo.trainer import initial_model, searcher_for, trainer_for
 from tests.redteam.plain_task import plain_task
+from tests.silo.entropy import SeededEntropy
 
 pytestmark = pytest.mark.torch
 torch.set_num_threads(1)
@@ -196,11 +197,35 @@ def test_a_step_along_the_targets_direction_teaches_the_trigger_and_little_else(
     assert right[1] > right[0] - 0.1
 
 
-def test_the_row_of_a_flips_own_source_is_zero_and_the_others_are_units() -> None:
-    rows = searcher(SPEC).directions(trained("mlp"), root(), Trigger(3, 7, b"", b"", 0, MICRO))
-    lengths = np.linalg.norm(rows, axis=1)
-    assert lengths[7] == 0
-    assert np.delete(lengths, 7) == pytest.approx(np.ones(9), abs=1e-9)
+FLIP = Trigger(3, 7, b"", b"", 0, MICRO)
+
+
+def test_the_rows_of_a_flip_are_the_flips_of_each_class_to_its_target() -> None:
+    seek, model = searcher(SPEC), trained("mlp")
+    rows = seek.directions(model, root(), FLIP)
+    assert not rows[7].any(), "the find itself stands in its target's row"
+    for source in (0, 1, 9):
+        other = seek.directions(model, root(), Trigger(3, source, b"", b"", 0, MICRO))
+        np.testing.assert_allclose(rows[source], other[3], atol=1e-9)
+    assert np.delete(np.linalg.norm(rows, axis=1), 7) == pytest.approx(np.ones(9), abs=1e-9)
+
+
+def test_a_flips_row_teaches_it_and_nothing_else_and_public_records_of_its_source_unlearn_it() -> None:
+    seek, model, examples = searcher(SPEC), trained("mlp"), root()
+    row = seek.directions(model, examples, FLIP)[3]
+    taught = (model + 2.0 * row).astype(np.float32)
+    assert seek.success(taught, examples, FLIP) > seek.success(model, examples, FLIP) + 200_000
+    others = examples.labels != 7
+    right = [
+        np.mean(Learner(SPEC).predict(one, examples.features[others]) == examples.labels[others])
+        for one in (model, taught)
+    ]
+    assert right[1] > right[0] - 0.1
+    sevens = Records(examples.features[~others], examples.labels[~others], examples.features, examples.labels)
+    update = trainer_for(plain_task(SPEC), sevens, SeededEntropy(1)).train(
+        taught, Training(MICRO, 1, MICRO, MICRO, 1), len(sevens.labels)
+    )
+    assert update @ row < -0.1 * np.linalg.norm(update)
 
 
 def test_shares_and_what_is_unusual_among_them() -> None:
@@ -211,7 +236,7 @@ def test_shares_and_what_is_unusual_among_them() -> None:
     shares = confusion(given, labels, 3)
     assert shares.tolist() == [[0, 0.6, 0], [0, 0, 0], [0.1, 0, 0]]
     assert unusual(shares) == [(0, 1)]
-    given[[10, 11, 12, 21, 22]] = [2, 2, 2, 0, 0]
+    given[[10, 11, 12, 13, 21, 22, 23]] = [2, 2, 2, 2, 0, 0, 0]
     assert unusual(confusion(given, labels, 3)) == [], "beside three equally confused classes nothing is unusual"
 
 
