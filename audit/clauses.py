@@ -128,9 +128,9 @@ def _search(history: History, rounds: Rounds) -> tuple[str, str]:
         return "", f"{said}; nothing is released yet"
     released = searches.releasable(history)[0]
     if released is None:
-        return "", f"{said}; no model was released, because every searched one has an unanswered find"
+        return "", f"{said}; no model was released, because no search of one was clean"
     clean = [view for view in views if view.search.model == released and not searches.blocking(history, view)]
-    if not any(len(view.reports) >= view.quorum for view in clean):
+    if not any(sum(not report.blind for report in view.reports.values()) >= view.quorum for view in clean):
         return f"the released model {released[:16]} was not searched without a find", ""
     return "", f"{said}; the released model is that of round {clean[-1].search.round}"
 

@@ -61,12 +61,13 @@ class FindFacts:
 @dataclass(frozen=True)
 class SearchFacts:
     """One search: `clean` (a quorum reported, nothing was confirmed), `answered` (nothing that forbids a release),
-    `finds` (something that does), `few` reports, or still `open`. `standing`: earlier finds that still work.
+    `finds` (something that does), `few` reports, `blind` (enough, but the model is right too seldom to be searched), or
+    still `open`. `standing`: earlier finds that still work.
     """
 
     round: Positive
     model: Digest
-    result: Annotated[str, Matching("clean|answered|finds|few|open")]
+    result: Annotated[str, Matching("clean|answered|finds|few|blind|open")]
     reports: Natural
     silent: tuple[Name, ...]
     unconfirmed: Natural
@@ -137,6 +138,8 @@ def _search(history: History, view: SearchView) -> SearchFacts:
         result = "finds"
     elif not view.enough:
         result = "few"
+    elif view.blind:
+        result = "blind"
     else:
         result = "answered" if view.confirmed else "clean"
     return SearchFacts(

@@ -36,6 +36,7 @@ def searches(certificate: Certificate) -> str:
 
 def _row(facts: SearchFacts) -> str:
     said = {"clean": "nothing confirmed", "few": "too few reports", "open": "under way"}
+    said["blind"] = "the model is right too seldom to be searched"
     if facts.result == "answered":
         said["answered"] = f"{len(facts.finds)} confirmed, known before and taught by nobody"
     result = said.get(facts.result, f"{len(facts.finds)} confirmed")

@@ -16,8 +16,14 @@ find. So a trigger of a class that an earlier search had confirmed one of *stand
 attributes it anew, found or not, and whether or not it works: who goes on teaching what the others unlearn shows it all
 the same. It forbids nothing by that. Its class is searched for weaker triggers.
 
-A confirmed trigger forbids the release of the model. So does a flip, unless an earlier search confirmed it: models
-confuse some classes by nature, accuracy shows it, and honest records are the answer to it. It convicts nobody.
+*Flips* have nothing to stamp: silos unlearn one with public records of its source class, which are also those that it
+is measured on, so that it may go on unseen. So flips stand from the first time they are confirmed, and of those that
+stand the ones that still work best are attributed. A flip convicts by what silos do *after* they were told of it, and
+not where the remedies against it and against a trigger pull apart (`disputed`).
+
+A confirmed trigger forbids the release of the model, and so does a search in which too few silos could look. So does a
+flip, unless an earlier search confirmed it: models confuse some classes by nature, accuracy shows it, and honest
+records are the answer to it.
 """
 
 from __future__ import annotations
@@ -55,8 +61,8 @@ class SearchView:
     """One search as far as the log tells it. Digests are of the records that carried the bodies.
 
     `adopted` is the record that made the model current; `sealed` its sealed copy, and of which round and key epoch.
-    `standing` are triggers of earlier searches whose class came back, newest first; `stood` what was measured of those
-    that this one did not find again; `triggers` every reported one by its digest, sorted.
+    `standing` are triggers of earlier searches whose class came back, and flips, newest first; `stood` what was
+    measured of those attributed that this one did not find again; `triggers` every reported one by its digest, sorted.
     """
 
     search: Search
@@ -114,9 +120,14 @@ class SearchView:
         return len(self.reports) >= self.quorum
 
     @property
+    def blind(self) -> bool:
+        """Whether too few of them could look for anything: the model has hardly learned, or not this task."""
+        return sum(not report.blind for report in self.reports.values()) < self.quorum
+
+    @property
     def clean(self) -> bool:
-        """Whether the search is over, was made by enough silos and left nothing that forbids a release."""
-        return self.closed and self.enough and not self.blocking
+        """Whether the search is over, enough silos could look, and nothing was left that forbids a release."""
+        return self.closed and not self.blind and not self.blocking
 
 
 def rule_of(history: History) -> SearchRule | None:
@@ -179,7 +190,7 @@ def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
 
 
 def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
-    """What `silo` trains against, in doses of equal size: all that it knows of, and what of it stands once more.
+    """What `silo` trains against, in doses of equal size: all triggers that it knows of, what of them stands, flips.
 
     Of what ever was confirmed most may be what clean models have by nature; it must not thin out what somebody teaches.
     """
@@ -204,9 +215,9 @@ def inoculated(history: History, trigger: Trigger, number: int) -> bool:
 
 
 def standing(history: History) -> dict[str, Trigger]:
-    """Triggers of targets and sources that came back, newest first, of nearly equal ones the newest; no flips.
+    """Triggers of targets and sources that came back, and flips, newest first, of nearly equal ones the newest.
 
-    At most MAX_ATTRIBUTED.
+    At most MAX_ATTRIBUTED triggers; flips without limit, since they cost nothing to measure.
     """
     found: dict[str, Trigger] = {}
     for view in reversed(history.searches):

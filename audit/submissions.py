@@ -154,6 +154,7 @@ def _search_report(history: History, silo: str, body: SearchReport) -> None:
     search = history.search
     require(body.search == search.digest, "the report answers another search")
     require(body.model == search.search.model, "the report is of another model")
+    require(not (body.blind and body.finds), "a report that could look for nothing has no finds")
     require(len(body.finds) <= MAX_FINDS, f"a report has at most {MAX_FINDS} finds")
     for find in body.finds:
         _trigger(history, find.trigger)

@@ -28,16 +28,18 @@ quantile, since who pushes one class pushes the others down; a high one is for a
 
 *After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
 it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. It takes TOLD
-rounds until that is judged. *Before* needs more honest silos than others. Of a flip, against which nobody inoculates,
-all rounds are *before*.
+rounds until that is judged. *Before* needs more honest silos than others.
+
+*Flips.* There the controls are the flips of other classes to the same target, which nobody was found to teach, and the
+honest push against it is that of public records of its source class (`silo.inoculation`).
 
 *Level.* A find is chosen by looking at a model that holds all silos' noise, it is tested again in every search that
 follows, and tau, one number for all, does not know a silo that is unusual in one class only. So each p-value is
 multiplied by a number of TESTS, and discoveries are made by Benjamini and Hochberg at the plan's rate. That number is
 measured and not derived: it keeps honest silos well below. Evidence *before* inoculation needs more than evidence after
 it, since a model that has hardly learned has triggers that honest data push, and counts only against who does not
-unlearn the trigger once it is told. A flip convicts nobody: it is a natural confusion of two classes more often than
-not, and who owns most of one of them teaches it by honest data (z of 12.5 on MNIST), with nothing to unlearn.
+unlearn the trigger once it is told. Of a flip it counts against nobody: it is a natural confusion of two classes more
+often than not, and who owns most of one of them teaches it by honest data (z of 12.5 on MNIST) until it is told.
 
 *Repeating it.* From logged signs, sketches and projections an auditor without torch repeats x and z in floats, to be
 compared within a tolerance, and from the recorded evidence who is found, to the bit. The projections need the models,
@@ -160,8 +162,7 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
 
     Args:
         rounds: closed rounds, in any order.
-        find: whose directions the rounds hold; those of other classes than its target are the controls. All rounds of
-            a flip are `before`: honest training does not unlearn natural confusions as inoculation does.
+        find: whose directions the rounds hold; those in other rows than its target's are the controls.
 
     Raises:
         MalformedExhibit: an exhibit or a direction does not fit its round.
@@ -185,8 +186,8 @@ def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -
     """Silos found to have taught the find at that false discovery rate, from recorded integers alone.
 
     Evidence from before inoculation counts against those alone who had to unlearn the trigger and did not: a large
-    honest silo may lean towards a trigger by its data, and unlearns it as soon as it is told. Nobody is found to have
-    taught a flip.
+    honest silo may lean towards a trigger by its data, and unlearns it as soon as it is told. It counts against nobody
+    of a flip.
     """
     unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0 and not find.flip}
     before = _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved

@@ -6,10 +6,10 @@ replayed elsewhere. Arrays travel as little-endian bytes: folds and output `<i4`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from protos.codec import Between, Digest, JsonObject, Matching, Name, Natural, Positive, Signature, Text
+from protos.codec import LATER, Between, Digest, JsonObject, Matching, Name, Natural, Positive, Signature, Text
 from protos.search import Trigger
 from protos.task import MICRO, Rate
 
@@ -213,7 +213,10 @@ class Find:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What one silo's search of the model found, strongest first; `search` is the digest of the record that asked."""
+    """What one silo's search of the model found, strongest first; `search` is the digest of the record that asked.
+
+    `blind` says that nothing could be looked for: the model gives too few public records their class.
+    """
 
     KIND: ClassVar[str] = "concordat/search-report/v1"
 
@@ -221,6 +224,7 @@ class SearchReport:
     search: Digest
     model: Digest
     finds: tuple[Find, ...]
+    blind: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)

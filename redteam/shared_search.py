@@ -47,10 +47,10 @@ class SharedSearcher:
 
     def search(
         self, model: NDArray[np.float32], root: Root, suspected: frozenset[int] = frozenset()
-    ) -> tuple[Trigger, ...]:
+    ) -> tuple[Trigger, ...] | None:
         """See `Searcher.search`."""
         key = "search", _digest(model, root), *map(str, sorted(suspected))
-        found: tuple[Trigger, ...] = self._of(key, lambda: self._inner.search(model, root, suspected))
+        found: tuple[Trigger, ...] | None = self._of(key, lambda: self._inner.search(model, root, suspected))
         return found
 
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:

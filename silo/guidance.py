@@ -32,8 +32,8 @@ class Pull:
 @dataclass(frozen=True)
 class Guidance:
     """Attributes:
-    doses: groups of triggers found in models; each group is stamped on a quarter of each batch under its right labels
-        (`silo.inoculation`).
+    doses: groups of triggers found in models; each group is stamped on a quarter of each batch under its right labels,
+        and of a flip public records take their place (`silo.inoculation`).
     root: public records, which flips are unlearnt with; needed where a dose has one.
     pull: None for cross-entropy alone.
     """

@@ -108,8 +108,11 @@ def _releasable(history: History, silo: str) -> str:
     """The model that the search allows, and that this silo's own search does not speak against."""
     model = searches.releasable(history)[0]
     if model is None:
-        found = any(view.confirmed for view in history.searches)
-        why = "every search found a trigger" if found else "none has been searched yet"
+        why = "no search has ended yet"
+        if any(view.blind for view in history.searches if view.closed):
+            why = "the models are right on too few public records to be searched; train longer, or look at the root set"
+        if any(view.confirmed for view in history.searches):
+            why = "every search found a trigger"
         raise BadSiloDirectory(f"no model may be released: {why}; --unsearched writes the current one all the same")
     if searches.denied(history, silo, model):
         raise BadSiloDirectory(

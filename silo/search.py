@@ -8,7 +8,8 @@ of theirs. Neural Cleanse's own measure, deviations of the MAD, has ten values t
 The same is done with one mask value for all inputs: a pattern blended into the whole input is faint but not small.
 
 *Flips.* The share of a class's records that the model gives to another, unchanged, is compared with what is usual: the
-model's largest such share elsewhere.
+largest such share of the median class. Clean models that have not learned much have flips of their own; to unlearn
+those does no harm.
 
 What is found this way is *suspicious*. Clean models give a find now and then, which costs honest silos an inoculation
 and a re-check; nobody is convicted without `defenses.attribution`.
@@ -46,11 +47,11 @@ CHEAP, AGAIN = 0.6, 0.8
 """A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
 MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5. Of a class with a
 standing trigger (`audit.searches`) the latter is enough: what is left of a half unlearnt one lies at 0.6 to 0.8."""
-FLIPPED = 0.3
-UNUSUAL = 2.0
-"""A flip is found where the share is at least FLIPPED and UNUSUAL times the largest share of any other class."""
+FLIPPED, UNUSUAL = 0.3, 2.0
+"""A flip is found where the share is at least FLIPPED, and UNUSUAL times what is usual. At 0.5 and 4.0 the attack
+7 -> 3 on MNIST is hardly ever found."""
 SENSE = 0.2
-"""A model that is right on no more than this above chance is not searched: everything moves it."""
+"""A model that is right on no more than this above chance cannot be searched: everything moves it."""
 MOST = 3
 """Triggers that one search returns at most, and as many flips."""
 CHUNK = 32
@@ -93,12 +94,12 @@ class TorchSearcher:
 
     def search(
         self, model: NDArray[np.float32], root: Root, suspected: frozenset[int] = frozenset()
-    ) -> tuple[Trigger, ...]:
+    ) -> tuple[Trigger, ...] | None:
         """See `Searcher.search`: triggers by how cheap they are, then flips by how frequent."""
         self._load(model, root)
         given = self._predict(root.features)
         if float((given == root.labels).mean()) <= 1 / self._classes + SENSE:
-            return ()
+            return None
         return self._triggers(root, suspected) + self._flips(given, root)
 
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:

@@ -27,10 +27,11 @@ class Searcher(Protocol):
 
     def search(
         self, model: NDArray[np.float32], root: Root, suspected: frozenset[int] = frozenset()
-    ) -> tuple[Trigger, ...]:
+    ) -> tuple[Trigger, ...] | None:
         """Triggers that move this model's answers and would not move those of an honest one, strongest first.
 
-        Of `suspected` classes, whose triggers came back before, weaker ones are given too.
+        None where the model gives so few records their class that nothing can be said. Of `suspected` classes, whose
+        triggers came back before, weaker ones are given too.
         """
 
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:
@@ -40,5 +41,6 @@ class Searcher(Protocol):
         """Where an update would move to learn the trigger: float64[classes, d].
 
         Row c is `-∇CE(T(x), c)` at `model`, averaged over the records that are not of class c, orthogonal to the clean
-        class gradients, of unit length. Row `trigger.target` is the find; the others are negative controls.
+        class gradients, of unit length. Row `trigger.target` is the find; the others are negative controls: of a flip,
+        the flips of each class c to the same target, each beside the clean gradients of all classes but c.
         """

@@ -33,10 +33,12 @@ def report(desk: Desk, history: History) -> SearchReport:
     search, searcher = history.search, _searcher(desk)
     model, public = _model(desk, history), root(desk, history)
     suspected = frozenset(trigger.target for trigger in search.standing.values() if not trigger.flip)
-    found = {digest_of(trigger): trigger for trigger in searcher.search(model, public, suspected)}
+    made = searcher.search(model, public, suspected)
+    found = {digest_of(trigger): trigger for trigger in made or ()}
     finds = [Find(trigger, searcher.success(model, public, trigger)) for trigger in found.values()]
     strong = tuple(find for find in finds if searches.works(history, find.success_micro))
-    return SearchReport(history.genesis.federation, search.digest, search.search.model, strong[:MAX_FINDS])
+    said = history.genesis.federation, search.digest, search.search.model
+    return SearchReport(*said, strong[:MAX_FINDS], blind=made is None)
 
 
 def measure(desk: Desk, history: History) -> FindAnswers:

@@ -70,7 +70,7 @@ def run(boost: float, rounds: int, search: bool) -> dict[str, Any]:
         "honest_excluded": sum(one.weight == 0 for one in judged if one.silo != POISONED),
         "convicted_in": convicted.pop(POISONED, 0),
         "honest_convicted": len(convicted),
-        "finds": sum(view.clean is False for view in history.searches),
+        "finds": sum(bool(view.blocking) for view in history.searches),
         "attack_success": accuracy(attack.triggered(test.features, test.labels)),
         "main_accuracy": accuracy(test),
     }

@@ -133,9 +133,7 @@ def test_certificate_and_report_of_a_federation_with_a_find(poisoned: Bench) -> 
     assert certificate.met
     assert certificate.released is None
     (clause,) = [clause for clause in certificate.clauses if clause.name == "search"]
-    assert (
-        clause.detail == "2 searches, 2 finds; no model was released, because every searched one has an unanswered find"
-    )
+    assert clause.detail == "2 searches, 2 finds; no model was released, because no search of one was clean"
     check_certificate(pack(certificate), history)
     with pytest.raises(InvalidCertificate, match="no model was released"):
         check_certificate(pack(certificate), history, b"")

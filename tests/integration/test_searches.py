@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from audit import attributions
+from audit.certificate import certify
+from audit.files import LogFile
 from audit.findings import search_facts
 from audit.searches import denied, releasable
 from coordinator.errors import RejectedMessage
@@ -70,6 +72,7 @@ def test_report_of_another_model_is_refused(tmp_path: Path) -> None:
         (dataclasses.replace(right, model="0" * 64), "another model"),
         (dataclasses.replace(right, search="0" * 64), "another search"),
         (dataclasses.replace(right, finds=(Find(trigger(), 0),)), "below the task's success"),
+        (dataclasses.replace(right, finds=(Find(trigger(), MICRO),), blind=True), "has no finds"),
         (dataclasses.replace(right, finds=(Find(trigger(), MICRO),) * 2), "reported once"),
         (dataclasses.replace(right, finds=(Find(trigger(3), MICRO),)), "a class that is not there"),
         (dataclasses.replace(right, finds=(Find(dataclasses.replace(trigger(), mask=b"1"), MICRO),)), "values"),
@@ -234,6 +237,24 @@ def test_without_any_clean_model_nothing_is_released(tmp_path: Path) -> None:
     assert history.phase is Phase.FINISHED
     assert releasable(history) == (None, None)
     assert all(session.step(0.0).finished for session in federation.sessions.values())
+
+
+@pytest.mark.parametrize(("blind", "released"), [(1, True), (2, False)])
+def test_model_that_a_quorum_could_not_search_is_not_released(tmp_path: Path, blind: int, released: bool) -> None:
+    seats = {name: seat_changes(searcher=lambda task: Changed(search=lambda *_: None)) for name in SILOS[:blind]}
+    federation = searching(tmp_path, seats, rounds=1)
+    history = federation.run()
+    assert history.phase is Phase.FINISHED
+    assert releasable(history)[0] == (history.model if released else None)
+    assert [facts.result for facts in search_facts(history)] == ["clean" if released else "blind"]
+    assert replay(federation).chain.digest == history.chain.digest
+    if not released:
+        with pytest.raises(BadSiloDirectory, match="right on too few public records to be searched"):
+            _releasable(history, "eve")
+        head = LogFile(federation.directory / "log.jsonl").head()
+        assert head is not None
+        (clause,) = [clause for clause in certify(history, head).clauses if clause.name == "search"]
+        assert clause.detail == "1 searches, 0 finds; no model was released, because no search of one was clean"
 
 
 @pytest.mark.usefixtures("whole_range")

@@ -1,4 +1,4 @@
-"""Triggers that stand: of classes that came back; measured, attributed and searched for in every later search."""
+"""What stands, triggers of classes that came back and flips: measured and attributed in every later search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protos.search import Trigger
 from protos.task import MICRO
 from tests.integration.bench import replay
 from tests.integration.federation import SILOS
-from tests.integration.finds import Changed, ToySearcher, searching, seat_changes, trigger
+from tests.integration.finds import TARGET, Changed, ToySearcher, searching, seat_changes, trigger
 
 LIAR = "bob"
 WEAK = 0.17
@@ -129,3 +129,31 @@ def test_searches_are_told_of_which_classes_triggers_came_back(tmp_path: Path) -
     ).run()
     assert len(history.searches) == 3
     assert told == [frozenset()] * 10 + [frozenset({trigger().target})] * 5
+
+
+@pytest.mark.usefixtures("whole_range")
+@pytest.mark.parametrize("disputed", [False, True])
+def test_who_goes_on_teaching_a_flip_is_convicted_unless_a_trigger_leads_to_its_source(
+    tmp_path: Path, disputed: bool
+) -> None:
+    """Silos that unlearn a trigger to class 0 push its inputs to other classes, and so teach flips from class 0."""
+    flip = Trigger(TARGET, 0, b"", b"", 0, MICRO)
+    other = (trigger(target=0, feature=5),) if disputed else ()
+    searches = dict.fromkeys(SILOS, 0)
+
+    def make(name: str) -> Callable[[Any], Any]:
+        def search(*_: Any) -> tuple[Trigger, ...]:
+            searches[name] += 1
+            return (flip, *other) if searches[name] == 1 else ()
+
+        def directions(model: Any, root: Any, found: Trigger) -> Any:
+            return ToySearcher().directions(model, root, trigger() if found.flip else found)
+
+        return lambda task: Changed(search=search, directions=directions, success=lambda *_: MICRO // 2)
+
+    seats = {name: seat_changes(WEAK if name == LIAR else 0.0, make(name)) for name in SILOS}
+    history = searching(tmp_path, seats, rounds=13).run()
+    later = history.searches[1:]
+    assert all([view.standing[one.find] for one in view.stood] == [flip] for view in later), "from its first find on"
+    assert set(history.convicted) == (set() if disputed else {LIAR})
+    assert all(view.clean for view in later)

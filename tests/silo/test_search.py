@@ -127,7 +127,7 @@ def test_a_flipped_pair_is_found_as_a_flip_from_its_source() -> None:
 
 
 def test_an_untrained_model_is_not_searched() -> None:
-    assert searcher(SPEC).search(initial_model(SPEC, 0), root()) == ()
+    assert searcher(SPEC).search(initial_model(SPEC, 0), root()) is None
 
 
 def test_a_search_repeats_itself() -> None:
