@@ -90,7 +90,7 @@ class TorchSearcher:
         self._module = module.to(self._device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._classes = models.output_layer(module).out_features
         self._size = sum(parameter.numel() for parameter in module.parameters())
-        self._cleans: dict[bytes, list[list[NDArray[np.float64]]]] = {}
+        self._cleans: dict[bytes, _Clean] = {}
 
     def search(
         self, model: NDArray[np.float32], root: Root, suspected: frozenset[int] = frozenset()
@@ -129,7 +129,7 @@ class TorchSearcher:
         clean = self._clean(model, root)
         if trigger.flip:
             return np.stack([self._flipping(clean, root, trigger, one) for one in range(self._classes)])
-        basis, stamped = _basis(clean), trigger.stamp(root.features)
+        basis, stamped = clean.basis, trigger.stamp(root.features)
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
         own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
@@ -140,18 +140,15 @@ class TorchSearcher:
         self._load(model, root)
         return self._optimise(root, GOAL, uniform, range(self._classes))
 
-    def _flipping(
-        self, clean: Sequence[Sequence[NDArray[np.float64]]], root: Root, flip: Trigger, row: int
-    ) -> NDArray[np.float64]:
+    def _flipping(self, clean: _Clean, root: Root, flip: Trigger, row: int) -> NDArray[np.float64]:
         """Row `row` of the directions of a flip, float64[d]."""
         if row == flip.source:
             return np.zeros(self._size)
-        source = flip.source if row == flip.target else row
+        source = flip.source or 0 if row == flip.target else row
         about = root.labels == source
         rest = ~about & (root.labels != flip.target)
-        basis = _basis([pair for label, pair in enumerate(clean) if label != source])
-        own = self._gradient(root.features[rest], flip.target)
-        return _beside(-self._gradient(root.features[about], flip.target), _joined(basis, (own,)))
+        basis = _joined(clean.beside(source), (self._gradient(root.features[rest], flip.target),))
+        return _beside(-self._gradient(root.features[about], flip.target), basis)
 
     def _triggers(self, root: Root, suspected: frozenset[int]) -> tuple[Trigger, ...]:
         """Of each class the cheaper kind, where it is cheap at all."""
@@ -225,14 +222,14 @@ class TorchSearcher:
             given: NDArray[np.int64] = self._module(self._tensor(features)).argmax(dim=1).cpu().numpy()
         return given
 
-    def _clean(self, model: NDArray[np.float32], root: Root) -> list[list[NDArray[np.float64]]]:
-        """Each class's clean gradients as unit vectors, float64[d], none or two; kept for the next trigger."""
+    def _clean(self, model: NDArray[np.float32], root: Root) -> _Clean:
+        """The clean class gradients of a model; kept for the next trigger."""
         key = hashlib.sha256(model.tobytes() + root.features.tobytes() + root.labels.tobytes()).digest()
         if key not in self._cleans:
-            means = [self._mean_gradients(root.features[root.labels == one], one) for one in range(self._classes)]
-            while self._cleans and (len(self._cleans) + 1) * 2 * self._classes * 8 * self._size > KEPT_BYTES:
+            made = _Clean.of([self._mean_gradients(root.features[root.labels == c], c) for c in range(self._classes)])
+            while self._cleans and (len(self._cleans) + 1) * made.basis.nbytes > KEPT_BYTES:
                 self._cleans.pop(next(iter(self._cleans)))
-            self._cleans[key] = [[_unit(row) for row in pair if row.any()] for pair in means]
+            self._cleans[key] = made
         return self._cleans[key]
 
     def _mean_gradients(self, features: NDArray[np.float32], label: int) -> tuple[NDArray[np.float64], ...]:
@@ -283,6 +280,33 @@ class TorchSearcher:
 
     def _tensor(self, values: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clean:
+    """Clean gradients of all classes, one or two of each: columns `basis @ parts`, column i of class `classes[i]`.
+
+    Attributes:
+        basis: float64[d, k], orthonormal.
+        parts: float64[k, k].
+        classes: int64[k].
+    """
+
+    basis: NDArray[np.float64]
+    parts: NDArray[np.float64]
+    classes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, gradients: Sequence[Sequence[NDArray[np.float64]]]) -> _Clean:
+        """From the gradients of each class, of which zeros are left out."""
+        there = [(label, _unit(row)) for label, rows in enumerate(gradients) for row in rows if row.any()]
+        basis, parts = np.linalg.qr(np.stack([row for _, row in there], axis=1))
+        return cls(basis, parts, np.array([label for label, _ in there]))
+
+    def beside(self, label: int) -> NDArray[np.float64]:
+        """An orthonormal basis of the gradients of all classes but one, float64[d, < k]."""
+        within: NDArray[np.float64] = np.linalg.qr(self.parts[:, self.classes != label])[0]
+        return self.basis @ within
 
 
 class _Best:
@@ -338,11 +362,6 @@ def _range(root: Root) -> tuple[int, int]:
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     length = float(np.linalg.norm(vector))
     return vector / length if length > 0 else vector
-
-
-def _basis(clean: Sequence[Sequence[NDArray[np.float64]]]) -> NDArray[np.float64]:
-    """An orthonormal basis of these classes' clean gradients, float64[d, k]."""
-    return np.linalg.qr(np.stack([row for pair in clean for row in pair], axis=1))[0]
 
 
 def _joined(basis: NDArray[np.float64], more: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -17,5 +17,5 @@ def test_a_whole_search_is_its_parts(data_directory: Path) -> None:
     row = measured("linear", datasets.mnist(data_directory), 1)
     assert (row.model, row.parameters) == ("linear", 7850)
     assert min(row.clean, row.backdoored, row.directions) > 0
-    parts = max(row.clean, row.backdoored) + MAX_ATTRIBUTED * (row.measure + NEW_ROUNDS * row.directions)
+    parts = max(row.clean, row.backdoored) + 2 * MAX_ATTRIBUTED * row.measure + NEW_ROUNDS * row.directions
     assert row.whole == pytest.approx(parts, abs=0.01)
