@@ -38,7 +38,7 @@ def _row(facts: SearchFacts) -> str:
     said = {"clean": "nothing confirmed", "few": "too few reports", "open": "under way"}
     said["blind"] = "the model is right too seldom to be searched"
     if facts.result == "answered":
-        said["answered"] = f"{len(facts.finds)} confirmed, known before and taught by nobody"
+        said["answered"] = f"{len(facts.finds)} confirmed, none that forbids a release"
     result = said.get(facts.result, f"{len(facts.finds)} confirmed")
     more = f", {facts.unconfirmed} not" if facts.unconfirmed else ""
     cells = (str(facts.round), facts.model[:16], result + more, str(facts.reports), ", ".join(facts.silent))

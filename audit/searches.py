@@ -22,8 +22,8 @@ stand the ones that still work best are attributed. A flip convicts by what silo
 not where the remedies against it and against a trigger pull apart (`disputed`).
 
 A confirmed trigger forbids the release of the model, and so does a search in which too few silos could look. So does a
-flip, unless an earlier search confirmed it: models confuse some classes by nature, accuracy shows it, and honest
-records are the answer to it.
+flip of half of a class, unless an earlier search confirmed it: models confuse some classes by nature, accuracy shows
+it, and right labels are the answer to it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from protos.codec import decode, digest_of
 from protos.messages import Attribution, FindAnswers, SearchReport, Signed
 from protos.records import Attributed, Clean, Confirmed, Finds, Search, Searched
 from protos.search import Trigger
-from protos.task import SearchRule
+from protos.task import MICRO, SearchRule
 
 if TYPE_CHECKING:
     from audit.history import History
@@ -52,6 +52,8 @@ SAME, UNLEARNT = 90, 70
 """Least cosine of two masks, in hundredths: of searches that ended in the same trigger, and of triggers of which
 unlearning one unlearns the other. On MNIST and digits what was taught comes back with 0.7 to 0.99 after a few searches,
 what nobody taught with 0.3 to 0.5; over the latter, inoculation makes no honest silo negative."""
+FLIPPED_MICRO = MICRO // 2
+"""Share of a class from which a new flip forbids a release. Models that have not learned much have weaker ones."""
 ALIKE = 1.5
 """A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
 
@@ -203,10 +205,13 @@ def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
 
 def blocking(history: History, view: SearchView) -> tuple[str, ...]:
     """Digests of the confirmed finds that forbid the release of the searched model, sorted; once it is attributed."""
-    found = [(one.find, view.triggers[one.find]) for one in view.confirmed]
-    return tuple(
-        find for find, trigger in found if not trigger.flip or not inoculated(history, trigger, view.search.round)
-    )
+
+    def forbids(one: Confirmed) -> bool:
+        trigger = view.triggers[one.find]
+        new = not inoculated(history, trigger, view.search.round)
+        return not trigger.flip or (new and one.success_micro >= FLIPPED_MICRO)
+
+    return tuple(one.find for one in view.confirmed if forbids(one))
 
 
 def inoculated(history: History, trigger: Trigger, number: int) -> bool:

@@ -291,15 +291,18 @@ def test_coordinator_that_leaves_out_a_report_it_took_is_halted_on(tmp_path: Pat
     assert federation.said("eve") == ""
 
 
-def test_flip_that_is_known_already_does_not_forbid_the_release(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("share", "clean"), [(MICRO // 2, [False, True]), (MICRO // 2 - 1, [True, True])])
+def test_flip_of_half_a_class_forbids_the_release_while_it_is_new(
+    tmp_path: Path, share: int, clean: list[bool]
+) -> None:
     """Models confuse classes by nature: the first search that sees it forbids the release, the next one does not."""
     flip = Trigger(1, 0, b"", b"", 0, MICRO)
-    confused = Changed(search=lambda model, root, suspected: (flip,), success=lambda model, root, trigger: MICRO // 2)
+    confused = Changed(search=lambda model, root, suspected: (flip,), success=lambda model, root, trigger: share)
     federation = searching(tmp_path, {name: seat_changes(searcher=lambda task: confused) for name in SILOS}, rounds=2)
     history = federation.run()
     assert [bool(view.confirmed) for view in history.searches] == [True, True]
-    assert [view.clean for view in history.searches] == [False, True]
-    assert [facts.result for facts in search_facts(history)] == ["finds", "answered"]
+    assert [view.clean for view in history.searches] == clean
+    assert [facts.result for facts in search_facts(history)] == ["answered" if one else "finds" for one in clean]
     assert releasable(history)[0] == history.model
     assert history.triggers == (flip,)
     assert history.convicted == {}
