@@ -203,7 +203,7 @@ def check_certificate(certificate: bytes, history: History, model: bytes | None 
     if model is not None:
         certified = given.released if given.finished else given.model
         if certified is None:
-            raise InvalidCertificate("no model was released: the search found a trigger in every one")
+            raise InvalidCertificate("no model was released: no search of one was clean")
         if model_digest(model, history.genesis.task.layout.size) != certified:
             raise InvalidCertificate("the model file is not the certified model: its SHA-256 is another one")
 

@@ -76,9 +76,11 @@ def show(console: Console, summary: dict[str, Any]) -> None:
         "plain averaging", f"{summary['plain_main_accuracy']:.3f}", f"{summary['plain_attack_success']:.3f}"
     )
     console.print(outcome)
+    number = summary["released_round"]
+    released = f"the model of round {number}" if number else "none, the last one was exported unsearched"
     console.print(
         f"{summary['searches']} searches of the model with {summary['finds']} confirmed finds; convicted: "
-        f"{', '.join(summary['convicted']) or 'nobody'}; released: the model of round {summary['released_round']}"
+        f"{', '.join(summary['convicted']) or 'nobody'}; released: {released}"
     )
     console.print(
         f"log verified, {summary['records_verified']} records, against the heads of all silos: {summary['log']}"
