@@ -220,17 +220,15 @@ def inoculated(history: History, trigger: Trigger, number: int) -> bool:
 
 
 def standing(history: History) -> dict[str, Trigger]:
-    """Triggers of targets and sources that came back, and flips, newest first, of nearly equal ones the newest.
+    """Every confirmed find, newest first, of nearly equal ones the newest.
 
     At most MAX_ATTRIBUTED triggers; flips without limit, since they cost nothing to measure.
     """
     found: dict[str, Trigger] = {}
     for view in reversed(history.searches):
-        earlier = {_about(other) for other in _earlier(history, view.search.round)}
         for one in view.confirmed:
             trigger = view.triggers[one.find]
-            came_back = trigger.flip or _about(trigger) in earlier
-            if came_back and not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
+            if not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
                 found[one.find] = trigger
     stamps = [find for find in found if not found[find].flip][:MAX_ATTRIBUTED]
     return {find: trigger for find, trigger in found.items() if trigger.flip or find in stamps}

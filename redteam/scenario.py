@@ -87,11 +87,15 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class ModelSection:
-    """`linear`, `mlp` with these hidden widths, or `lenet` with two numbers of channels and hidden widths."""
+    """`linear`, `mlp` with these hidden widths, or `lenet` with two numbers of channels and hidden widths.
+
+    With `warm_start` the first model is fitted to the public examples (`silo.warmup`), whatever the defence.
+    """
 
     kind: str = _choice("mlp", lambda: MODELS)
     hidden: tuple[int, ...] = field(default=(32,), metadata={"low": 1, "high": 100_000})
     activation: str = _choice("relu", lambda: ACTIVATIONS)
+    warm_start: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,9 @@ def build(scenario: Scenario, directory: Path) -> World:
     source = _source(scenario.data.set, directory, scenario.data.features, scenario.data.components)
     parts = split(scenario, source.images)
     shown = parts if source.extractor is None else split(scenario, source.images, source.seen)
-    examples = public_examples(scenario, source.seen)
-    root = Root(*examples) if scenario.engine.search else None
-    task, model = task_of(scenario, source.seen, min(len(own.labels) for own in shown.records.values()), root)
+    examples = Root(*public_examples(scenario, source.seen))
+    root = examples if scenario.engine.search else None
+    task, model = task_of(scenario, source.seen, min(len(own.labels) for own in shown.records.values()), root, examples)
     crew = behind(crew_of(scenario, source.images, parts), source.extractor, shown.records)
     present = _present(scenario, parts, crew)
     return World(
@@ -100,7 +100,7 @@ def build(scenario: Scenario, directory: Path) -> World:
         test=evaluation(scenario, source.seen),
         triggered=_aim(scenario, source, parts),
         entropy=SeededEntropy(scenario.seed),
-        trusted=root_of(*examples),
+        trusted=root_of(examples.features, examples.labels),
         root=None if root is None else rootset.to_bytes(root),
     )
 
@@ -138,17 +138,21 @@ def policy_of(scenario: Scenario) -> Policy:
     return Policy(QUORUM, rules.privacy_minimum, **micro, total_weight=1024, defense=rules.defense, deadlines=deadlines)
 
 
-def task_of(scenario: Scenario, data: Dataset, smallest: int, root: Root | None = None) -> tuple[Task, bytes]:
+def task_of(
+    scenario: Scenario, data: Dataset, smallest: int, root: Root | None = None, public: Root | None = None
+) -> tuple[Task, bytes]:
     """The task and its first model: noise solved for ε by the accountant of production, or next to none.
 
     Args:
         smallest: records of the smallest silo, whose noise is the largest.
+        root: what models are searched with, None for no search.
+        public: what a warm start is fitted to.
     """
     plan = scenario.training
     if plan.epsilon:
-        task, model = pack_task(_description(scenario, data), root)
+        task, model = pack_task(_description(scenario, data), root, public)
     else:
-        draft, model = draft_task(_description(scenario, data), root)
+        draft, model = draft_task(_description(scenario, data), root, public)
         task = _without_privacy(draft)
     return replace(task, step_log2=step_log2(plan.range or _reach(task.training, smallest))), model
 
@@ -172,6 +176,7 @@ def _description(scenario: Scenario, data: Dataset) -> dict[str, Any]:
         "folds": scenario.federation.folds,
         "seed": scenario.seed,
         "schedule": plan.schedule,
+        "warm_start": scenario.model.warm_start,
     }
     if plan.prototypes_every:
         noise = plan.prototypes_noise if plan.epsilon else NO_NOISE_MICRO / MICRO

@@ -33,12 +33,12 @@ _REQUIRED = frozenset(
     {"name", "model", "rounds", "sample_rate", "steps", "learning_rate", "clip"}
     | {"evaluation_noise", "counts_noise", "epsilon", "delta", "range", "folds"}
 )
-_OPTIONAL = frozenset({"prototypes", "evaluation_every", "schedule", "search", "seed"})
+_OPTIONAL = frozenset({"prototypes", "evaluation_every", "schedule", "search", "seed", "warm_start"})
 _SEARCH = {"every": 2, "success": 0.2, "checkers": 21, "memory": 50, "level": 0.01}
 """Defaults: up to 21 silos attribute a find, which are all of them in a small federation."""
 
 
-def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, bytes]:
+def pack_task(spec: Mapping[str, Any], root: Root | None = None, public: Root | None = None) -> tuple[Task, bytes]:
     """The task and its first model from a description.
 
     Args:
@@ -48,8 +48,10 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, 
             optionally `prototypes` (`clip`, `noise`, `every`, and `pull`: FedProto's λ, 0 where absent),
             `evaluation_every` (1: every round), `schedule` of the learning rate (`constant`, or `cosine` over the
             rounds), a public `seed`, and `search` (`every`, `success`, `checkers`, `memory`, `level`, each optional;
-            see `SearchRule`), which needs a root set.
+            see `SearchRule`), and `warm_start`: whether the first model is fitted to public examples (`silo.warmup`),
+            by default where there is a root set. The last two need one.
         root: the public root set. Without it nobody searches the model.
+        public: what the first model is fitted to, where that is not the root set.
 
     Returns:
         The task, and the first model as flat little-endian float32 bytes, whose SHA-256 is in the task.
@@ -59,16 +61,21 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, 
         UnsuitableModel: the model cannot be trained privately, or has no layer that prototypes could pull.
         ImpossiblePrivacyTarget: no training noise meets the budget; the least possible ε is named.
     """
-    draft, model = draft_task(spec, root)
+    draft, model = draft_task(spec, root, public)
     return _with_solved_noise(draft), model
 
 
-def draft_task(spec: Mapping[str, Any], root: Root | None = None) -> tuple[Task, bytes]:
-    """As `pack_task`, but the training noise is a multiplier of 1 that nobody has solved for; for simulators."""
+def draft_task(spec: Mapping[str, Any], root: Root | None = None, public: Root | None = None) -> tuple[Task, bytes]:
+    """As `pack_task`, but the training noise is a multiplier of 1 that nobody has solved for; for simulators.
+
+    Args:
+        public: what the first model is fitted to with `warm_start`, where that is not the root set.
+    """
     _require_keys(spec, "task", _REQUIRED, _OPTIONAL)
     seed = _integer(spec.get("seed", secrets.randbits(63)), "seed")
     model_spec = _model_spec(spec["model"])
-    model = model_bytes(initial_model(model_spec, seed))
+    warm = spec.get("warm_start", root is not None)
+    model = model_bytes(_first_model(model_spec, seed, warm, public or root))
     draft = Task(
         name=_text(spec["name"], "name"),
         model=model_spec,
@@ -98,6 +105,21 @@ def step_log2(largest: float) -> int:
 def model_bytes(model: NDArray[np.float32]) -> bytes:
     """A flat model as it is hashed, sent and exported: little-endian float32."""
     return model.astype("<f4").tobytes()
+
+
+def _first_model(model: ModelSpec, seed: int, warm: Any, public: Root | None) -> NDArray[np.float32]:
+    """Torch's own under the seed and, where it is to be warm, fitted to the public examples."""
+    first = initial_model(model, seed)
+    if not isinstance(warm, bool):
+        raise BadTask("task: warm_start must be true or false")
+    if not warm:
+        return first
+    if public is None:
+        raise BadTask("task: warm_start needs public examples: say --root FILE.npz, or leave it out")
+    rootset.require_fit(public, model.sizes[0], model.sizes[-1])
+    from silo.warmup import fitted  # torch takes seconds to import
+
+    return fitted(model, first, public)
 
 
 def _with_solved_noise(draft: Task) -> Task:

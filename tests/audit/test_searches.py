@@ -7,7 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, _stood, disputed, doses_for, standing
+from audit.searches import (
+    MAX_ATTRIBUTED,
+    SAME,
+    SearchView,
+    _alike,
+    _chosen,
+    _nearly,
+    _stood,
+    disputed,
+    doses_for,
+    standing,
+)
 from protos.codec import digest_of
 from protos.messages import Find, SearchReport
 from protos.records import Confirmed, Search
@@ -90,7 +101,7 @@ def searched(number: int, *found: Trigger) -> SearchView:
     return made
 
 
-def test_triggers_that_came_back_and_all_flips_stand_newest_first_and_equal_ones_once() -> None:
+def test_all_that_was_confirmed_stands_newest_first_and_equal_ones_once() -> None:
     again, newest = (
         changed(mask=bytes([255, 205, 90, 0, 0, 0, 0, 0])),
         changed(mask=bytes([255, 250, 9, 0, 0, 0, 0, 0])),
@@ -98,11 +109,11 @@ def test_triggers_that_came_back_and_all_flips_stand_newest_first_and_equal_ones
     other, once = changed(mask=bytes([0, 0, 0, 0, 0, 0, 255, 200])), changed(target=2)
     views = [searched(1, TRIGGER, other, FLIP), searched(3, again, FLIP), searched(5, other, newest, once)]
     history = SimpleNamespace(searches=views)
-    standing_now = list(standing(history).values())  # type: ignore[arg-type]
-    assert sorted(standing_now[:2], key=digest_of) == sorted((newest, other), key=digest_of)
-    assert standing_now[2:] == [FLIP]
+    assert list(standing(history).values()) == [other, newest, once, FLIP]  # type: ignore[arg-type]
     history.searches = views[:2]
-    assert sorted(standing(history).values(), key=digest_of) == sorted((again, FLIP), key=digest_of)  # type: ignore[arg-type]
+    assert list(standing(history).values()) == [again, FLIP, other]  # type: ignore[arg-type]
+    history.searches = [searched(1, *(changed(target=one) for one in range(6)))]
+    assert len(standing(history)) == MAX_ATTRIBUTED  # type: ignore[arg-type]
     history.searches = [searched(1, *(flip(one) for one in range(2, 9)))]
     assert len(standing(history)) == 7, "flips are measured without limit"  # type: ignore[arg-type]
 
@@ -122,7 +133,7 @@ def test_what_stands_fills_the_places_that_finds_leave_flips_that_work_best_firs
 
 def test_flips_get_a_dose_of_their_own() -> None:
     history = SimpleNamespace(searches=[searched(1, TRIGGER, FLIP)])
-    assert doses_for(history, "eve") == ((TRIGGER,), (FLIP,))  # type: ignore[arg-type]
+    assert doses_for(history, "eve") == ((TRIGGER,), (TRIGGER,), (FLIP,))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -138,14 +149,10 @@ def test_a_flip_from_a_class_that_a_known_trigger_leads_to_is_disputed(
 
 
 def test_what_stands_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed() -> None:
-    again = changed(mask=bytes([255, 205, 90, 0, 0, 0, 0, 0]))
-    by_nature = changed(mask=bytes([0, 0, 0, 0, 0, 0, 255, 200]))
-    history = SimpleNamespace(searches=[searched(1, TRIGGER, by_nature), searched(3, again)])
-    everything, taught = doses_for(history, "eve")  # type: ignore[arg-type]
-    assert sorted(everything, key=digest_of) == sorted((TRIGGER, by_nature, again), key=digest_of)
-    assert sorted(taught, key=digest_of) == sorted((TRIGGER, again), key=digest_of)
-    history.searches = history.searches[:1]
-    (only,) = doses_for(history, "eve")  # type: ignore[arg-type]
-    assert sorted(only, key=digest_of) == sorted((TRIGGER, by_nature), key=digest_of)
+    older, newer = (tuple(changed(target=one) for one in range(*span)) for span in ((2, 5), (5, 8)))
+    history = SimpleNamespace(searches=[searched(1, *older), searched(3, *newer)])
+    everything, newest = doses_for(history, "eve")  # type: ignore[arg-type]
+    assert sorted(everything, key=digest_of) == sorted((*older, *newer), key=digest_of)
+    assert sorted(newest, key=digest_of) == sorted((*newer, older[0]), key=digest_of)
     history.searches = []
     assert doses_for(history, "eve") == ()  # type: ignore[arg-type]
