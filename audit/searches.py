@@ -192,14 +192,14 @@ def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
 
 
 def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
-    """What `silo` trains against, in doses of equal size: all triggers that it knows of, what of them stands, flips.
+    """What `silo` trains against, in doses of equal size: all triggers that it knows of, what came back of them, flips.
 
-    Of what ever was confirmed most may be what clean models have by nature; it must not thin out what somebody teaches.
+    Of what ever was confirmed some may be what clean models have by nature; it must not thin out what somebody teaches.
     """
-    known, stands = triggers_for(history, silo), standing(history).values()
+    known, returned = triggers_for(history, silo), _came_back(history)
     flips = tuple(one for one in known if one.flip)
     stamps = tuple(one for one in known if not one.flip)
-    again = tuple(one for one in stamps if any(_nearly(one, other, UNLEARNT) for other in stands))
+    again = tuple(one for one in stamps if any(_nearly(one, other, UNLEARNT) for other in returned))
     return tuple(dose for dose in (stamps, again, flips) if dose)
 
 
@@ -295,6 +295,18 @@ def _earlier(history: History, number: int) -> list[Trigger]:
     """What searches before round `number` confirmed."""
     past = (view for view in history.searches if view.search.round < number)
     return [view.triggers[one.find] for view in past for one in view.confirmed]
+
+
+def _came_back(history: History) -> list[Trigger]:
+    """What stands and was confirmed when an earlier search had confirmed something of that target already."""
+    stands = standing(history)
+    return [
+        stands[one.find]
+        for view in history.searches
+        for one in view.confirmed
+        if one.find in stands
+        and _about(stands[one.find]) in {_about(other) for other in _earlier(history, view.search.round)}
+    ]
 
 
 def _about(trigger: Trigger) -> tuple[int, int | None, bool]:

@@ -133,7 +133,7 @@ def test_what_stands_fills_the_places_that_finds_leave_flips_that_work_best_firs
 
 def test_flips_get_a_dose_of_their_own() -> None:
     history = SimpleNamespace(searches=[searched(1, TRIGGER, FLIP)])
-    assert doses_for(history, "eve") == ((TRIGGER,), (TRIGGER,), (FLIP,))  # type: ignore[arg-type]
+    assert doses_for(history, "eve") == ((TRIGGER,), (FLIP,))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,15 @@ def test_a_flip_from_a_class_that_a_known_trigger_leads_to_is_disputed(
     assert not disputed(history, changed(target=2))  # type: ignore[arg-type]
 
 
-def test_what_stands_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed() -> None:
-    older, newer = (tuple(changed(target=one) for one in range(*span)) for span in ((2, 5), (5, 8)))
-    history = SimpleNamespace(searches=[searched(1, *older), searched(3, *newer)])
-    everything, newest = doses_for(history, "eve")  # type: ignore[arg-type]
-    assert sorted(everything, key=digest_of) == sorted((*older, *newer), key=digest_of)
-    assert sorted(newest, key=digest_of) == sorted((*newer, older[0]), key=digest_of)
+def test_what_came_back_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed() -> None:
+    again = changed(mask=bytes([255, 205, 90, 0, 0, 0, 0, 0]))
+    by_nature = changed(target=2, mask=bytes([0, 0, 0, 0, 0, 0, 255, 200]))
+    history = SimpleNamespace(searches=[searched(1, TRIGGER, by_nature), searched(3, again)])
+    everything, returned = doses_for(history, "eve")  # type: ignore[arg-type]
+    assert sorted(everything, key=digest_of) == sorted((TRIGGER, by_nature, again), key=digest_of)
+    assert sorted(returned, key=digest_of) == sorted((TRIGGER, again), key=digest_of)
+    history.searches = history.searches[:1]
+    (only,) = doses_for(history, "eve")  # type: ignore[arg-type]
+    assert sorted(only, key=digest_of) == sorted((TRIGGER, by_nature), key=digest_of)
     history.searches = []
     assert doses_for(history, "eve") == ()  # type: ignore[arg-type]
