@@ -10,16 +10,15 @@ anybody else's, has a find of the same target and source that is not much smalle
 silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
 silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
 
-A trigger that a model has by nature is unlearnt: where one comes back under inoculation, somebody may teach it. It may
-come back in other inputs than those that were unlearnt, and inoculation may leave too little for the next search to
-find. So a trigger of a class that an earlier search had confirmed one of *stands*: each later search measures it and
-attributes it anew, found or not, and whether or not it works: who goes on teaching what the others unlearn shows it all
-the same. It forbids nothing by that. Its class is searched for weaker triggers.
+Inoculation may leave too little of a trigger for the next search to find, and it may come back in other inputs than
+those that were unlearnt. So what was confirmed *stands*: each later search measures it and attributes it anew, found or
+not, and whether or not it works: who goes on teaching what the others unlearn shows it all the same. It forbids nothing
+by that. Its class is searched for weaker triggers, and where one comes back, that gets a second dose.
 
 *Flips* have nothing to stamp: silos unlearn one with public records of its source class, which are also those that it
-is measured on, so that it may go on unseen. So flips stand from the first time they are confirmed, and of those that
-stand the ones that still work best are attributed. A flip convicts by what silos do *after* they were told of it, and
-not where the remedies against it and against a trigger pull apart (`disputed`).
+is measured on, so that it may go on unseen. Of those that stand the ones that still work best are attributed. A flip
+convicts by what silos do *after* they were told of it, and not where the remedies against it and against a trigger pull
+apart (`disputed`).
 
 A confirmed trigger forbids the release of the model, and so does a search in which too few silos could look. So does a
 flip of half of a class, unless an earlier search confirmed it: models confuse some classes by nature, accuracy shows
@@ -63,7 +62,7 @@ class SearchView:
     """One search as far as the log tells it. Digests are of the records that carried the bodies.
 
     `adopted` is the record that made the model current; `sealed` its sealed copy, and of which round and key epoch.
-    `standing` are triggers of earlier searches whose class came back, and flips, newest first; `stood` what was
+    `standing` is what earlier searches confirmed, newest first; `stood` what was
     measured of those attributed that this one did not find again; `triggers` every reported one by its digest, sorted.
     """
 
