@@ -13,7 +13,7 @@ silo goes by its own word where it gave one, so that no majority keeps a trigger
 Inoculation may leave too little of a trigger for the next search to find, and it may come back in other inputs than
 those that were unlearnt. So what was confirmed *stands*: each later search measures it and attributes it anew, found or
 not, and whether or not it works: who goes on teaching what the others unlearn shows it all the same. It forbids nothing
-by that. Its class is searched for weaker triggers, and where one comes back, that gets a second dose.
+by that. Its class is searched for weaker triggers, and what comes back or goes on working gets a second dose.
 
 *Flips* have nothing to stamp: silos unlearn one with public records of its source class, which are also those that it
 is measured on, so that it may go on unseen. Of those that stand the ones that still work best are attributed. A flip
@@ -191,14 +191,14 @@ def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
 
 
 def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
-    """What `silo` trains against, in doses of equal size: all triggers that it knows of, what came back of them, flips.
+    """What `silo` trains against, in doses of equal size: all triggers that it knows of, the persistent ones, flips.
 
     Of what ever was confirmed some may be what clean models have by nature; it must not thin out what somebody teaches.
     """
-    known, returned = triggers_for(history, silo), _came_back(history)
+    known, persistent = triggers_for(history, silo), _persistent(history)
     flips = tuple(one for one in known if one.flip)
     stamps = tuple(one for one in known if not one.flip)
-    again = tuple(one for one in stamps if any(_nearly(one, other, UNLEARNT) for other in returned))
+    again = tuple(one for one in stamps if any(_nearly(one, other, UNLEARNT) for other in persistent))
     return tuple(dose for dose in (stamps, again, flips) if dose)
 
 
@@ -296,16 +296,18 @@ def _earlier(history: History, number: int) -> list[Trigger]:
     return [view.triggers[one.find] for view in past for one in view.confirmed]
 
 
-def _came_back(history: History) -> list[Trigger]:
-    """What stands and was confirmed when an earlier search had confirmed something of that target already."""
+def _persistent(history: History) -> list[Trigger]:
+    """What stands although it is trained against: a later search found the like again, or measured that it works."""
     stands = standing(history)
-    return [
-        stands[one.find]
+    found = {
+        one.find
         for view in history.searches
         for one in view.confirmed
-        if one.find in stands
-        and _about(stands[one.find]) in {_about(other) for other in _earlier(history, view.search.round)}
-    ]
+        if one.find in stands and _about(stands[one.find]) in map(_about, _earlier(history, view.search.round))
+    }
+    last = history.searches[-1].stood if history.searches else ()
+    found |= {one.find for one in last if works(history, one.success_micro)}
+    return [trigger for find, trigger in stands.items() if find in found]
 
 
 def _about(trigger: Trigger) -> tuple[int, int | None, bool]:

@@ -70,9 +70,9 @@ DIRECTION_SCALE = 2**20
 TESTS, BEFORE_TESTS = 10**12, 10**16
 """Of evidence after inoculation, and before it. At ten silos and a rate of 0.01 a silo is found from z = 7.9 and 9.0.
 The greatest of an honest one in 20 runs on MNIST was 5.9 and 3.8, in a later one 10.6 before, with -3.0 after."""
-TOLD = 2
+TOLD = 4
 """Rounds of inoculation in which a silo took part until there is an *after* for it. The first two, of a model that had
-hardly learned, had honest silos at z = 12 once, which the next two took back; tasks with a warm start skip that age."""
+hardly learned, had honest silos at z = 12 once, which the next two took back."""
 QUANTILE, NORMAL = 0.9, 1.2816
 """Of the controls, and of a standard normal variable."""
 BEFORE, AFTER = "before", "after"

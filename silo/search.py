@@ -39,13 +39,14 @@ from protos.task import MICRO, ModelSpec
 from silo import models
 from silo.errors import SiloError
 from silo.searcher import Root
+from silo.spans import Clean, beside, joined
 from silo.warmup import fit
 
 STEPS, STEPS_UNIFORM = 120, 60
 """Adam steps; at 60 the cheapest masks of weak backdoors are not reached (on digits). One value is soon found."""
 RATE = 0.2
 PER_CLASS = 5
-"""Records of each class that masks are optimised on; success is counted on all. 20 give the same ratios within 0.1."""
+"""Records of each class that masks are optimised on; success is counted on all. 10 give the same ratios within 0.1."""
 GOAL, WHOLE = 0.75, 0.9
 """Share of the records that a trigger must move to be looked at, and that a reported one moves where that takes no more
 than WIDER times the mask. Weak backdoors never move the latter. Of strong ones the least mask for the former leaves
@@ -102,7 +103,7 @@ class TorchSearcher:
         self._module = module.to(self._device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._classes = models.output_layer(module).out_features
         self._size = sum(parameter.numel() for parameter in module.parameters())
-        self._cleans: dict[bytes, _Clean] = {}
+        self._cleans: dict[bytes, Clean] = {}
         self._references: dict[bytes, nn.Module] = {}
 
     def search(
@@ -146,22 +147,22 @@ class TorchSearcher:
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
         own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
-        return np.stack([_beside(row, _joined(basis, more)) for row, more in zip(rows, own, strict=True)])
+        return np.stack([beside(row, joined(basis, more)) for row, more in zip(rows, own, strict=True)])
 
     def candidates(self, model: NDArray[np.float32], root: Root, uniform: bool = False) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges. `uniform` masks have one value."""
         self._load(model, root)
         return self._optimise(root, GOAL, uniform, range(self._classes))
 
-    def _flipping(self, clean: _Clean, root: Root, flip: Trigger, row: int) -> NDArray[np.float64]:
+    def _flipping(self, clean: Clean, root: Root, flip: Trigger, row: int) -> NDArray[np.float64]:
         """Row `row` of the directions of a flip, float64[d]."""
         if row == flip.source:
             return np.zeros(self._size)
         source = flip.source or 0 if row == flip.target else row
         about = root.labels == source
         rest = ~about & (root.labels != flip.target)
-        basis = _joined(clean.beside(source), (self._gradient(root.features[rest], flip.target),))
-        return _beside(-self._gradient(root.features[about], flip.target), basis)
+        basis = joined(clean.beside(source), (self._gradient(root.features[rest], flip.target),))
+        return beside(-self._gradient(root.features[about], flip.target), basis)
 
     def _triggers(self, root: Root, suspected: frozenset[int]) -> tuple[Trigger, ...]:
         """Of each class the cheaper kind, where it is cheap at all."""
@@ -245,7 +246,7 @@ class TorchSearcher:
                     if isinstance(layer, nn.Linear | nn.Conv2d):
                         layer.reset_parameters()
             fit(made, root, REFERENCE_LOSS)
-            self._references = {key: made.eval()}
+            self._references = {key: made.requires_grad_(False).eval()}
         return self._references[key]
 
     def _sample(self, root: Root, classes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -267,11 +268,11 @@ class TorchSearcher:
             given: NDArray[np.int64] = self._module(self._tensor(features)).argmax(dim=1).cpu().numpy()
         return given
 
-    def _clean(self, model: NDArray[np.float32], root: Root) -> _Clean:
+    def _clean(self, model: NDArray[np.float32], root: Root) -> Clean:
         """The clean class gradients of a model; kept for the next trigger."""
         key = hashlib.sha256(model.tobytes() + root.features.tobytes() + root.labels.tobytes()).digest()
         if key not in self._cleans:
-            made = _Clean.of([self._mean_gradients(root.features[root.labels == c], c) for c in range(self._classes)])
+            made = Clean.of([self._mean_gradients(root.features[root.labels == c], c) for c in range(self._classes)])
             while self._cleans and (len(self._cleans) + 1) * made.basis.nbytes > KEPT_BYTES:
                 self._cleans.pop(next(iter(self._cleans)))
             self._cleans[key] = made
@@ -327,33 +328,6 @@ class TorchSearcher:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
 
 
-@dataclass(frozen=True, eq=False)
-class _Clean:
-    """Clean gradients of all classes, one or two of each: columns `basis @ parts`, column i of class `classes[i]`.
-
-    Attributes:
-        basis: float64[d, k], orthonormal.
-        parts: float64[k, k].
-        classes: int64[k].
-    """
-
-    basis: NDArray[np.float64]
-    parts: NDArray[np.float64]
-    classes: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, gradients: Sequence[Sequence[NDArray[np.float64]]]) -> _Clean:
-        """From the gradients of each class, of which zeros are left out."""
-        there = [(label, _unit(row)) for label, rows in enumerate(gradients) for row in rows if row.any()]
-        basis, parts = np.linalg.qr(np.stack([row for _, row in there], axis=1))
-        return cls(basis, parts, np.array([label for label, _ in there]))
-
-    def beside(self, label: int) -> NDArray[np.float64]:
-        """An orthonormal basis of the gradients of all classes but one, float64[d, < k]."""
-        within: NDArray[np.float64] = np.linalg.qr(self.parts[:, self.classes != label])[0]
-        return self.basis @ within
-
-
 class _Best:
     """The cheapest mask of each class so far that met the goal."""
 
@@ -402,25 +376,3 @@ def _range(root: Root) -> tuple[int, int]:
     """Least and greatest value of the root's features in millionths; at least a millionth apart."""
     low, high = (round(float(value) * MICRO) for value in (root.features.min(), root.features.max()))
     return low, max(high, low + 1)
-
-
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    length = float(np.linalg.norm(vector))
-    return vector / length if length > 0 else vector
-
-
-def _joined(basis: NDArray[np.float64], more: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """An orthonormal basis of `basis` and what is left of `more`."""
-    for vector in more:
-        left = _beside(vector, basis)
-        if left.any():
-            basis = np.hstack([basis, left[:, None]])
-    return basis
-
-
-def _beside(vector: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The unit vector of what `basis` does not span of `vector`; zero where that is rounding error."""
-    left = _unit(vector)
-    for _ in range(2):  # twice is enough for orthogonality up to rounding
-        left = left - basis @ (basis.T @ left)
-    return _unit(left) if np.linalg.norm(left) > 1e-4 else np.zeros_like(left)

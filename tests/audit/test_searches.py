@@ -131,6 +131,15 @@ def test_what_stands_fills_the_places_that_finds_leave_flips_that_work_best_firs
     assert _stood(search, measured, found, found)[3:] == [digest_of(one) for one in reversed(flips[1:5])]
 
 
+@pytest.mark.parametrize(("success", "doses"), [(0, 1), (199_999, 1), (200_000, 2), (MICRO, 2)])
+def test_what_still_works_when_it_is_measured_again_gets_a_second_dose(success: int, doses: int) -> None:
+    views = [searched(1, TRIGGER), searched(3)]
+    views[1].stood = (Confirmed(digest_of(TRIGGER), success, 3, 0, True),)
+    rule = SimpleNamespace(task=SimpleNamespace(search=SimpleNamespace(success_micro=200_000)))
+    history = SimpleNamespace(searches=views, genesis=rule)
+    assert doses_for(history, "eve") == ((TRIGGER,),) * doses  # type: ignore[arg-type]
+
+
 def test_flips_get_a_dose_of_their_own() -> None:
     history = SimpleNamespace(searches=[searched(1, TRIGGER, FLIP)])
     assert doses_for(history, "eve") == ((TRIGGER,), (FLIP,))  # type: ignore[arg-type]

@@ -160,9 +160,9 @@ def test_a_push_before_inoculation_counts_against_who_then_does_not_unlearn(
     assert guilty(found, FIND, FDR) == expected
 
 
-def test_there_is_no_after_before_the_second_round_of_it_in_which_a_silo_took_part() -> None:
-    past = rounds(5, 2, push={"d150": 20.0}, inoculated=True)
-    assert [one.scores for one in attribute(past[:1], FIND)] == [()] * len(COUNTS)
+def test_there_is_no_after_before_the_fourth_round_of_it_in_which_a_silo_took_part() -> None:
+    past = rounds(5, 4, push={"d150": 12.0}, inoculated=True)
+    assert [one.scores for one in attribute(past[:3], FIND)] == [()] * len(COUNTS)
     assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
     away = [replace(past[0], exhibits=[one for one in past[0].exhibits if one.silo != "d150"]), *past[1:]]
     found = {one.silo: one.scores for one in attribute(away, FIND)}
