@@ -10,15 +10,16 @@ anybody else's, has a find of the same target and source that is not much smalle
 silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
 silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
 
-Inoculation may leave too little of a trigger for the next search to find, and it may come back in other inputs than
-those that were unlearnt. So what was confirmed *stands*: each later search measures it and attributes it anew, found or
-not, and whether or not it works: who goes on teaching what the others unlearn shows it all the same. It forbids nothing
-by that. Its class is searched for weaker triggers, and what comes back or goes on working gets a second dose.
+A trigger that a model has by nature is unlearnt: where one comes back under inoculation, somebody may teach it. It may
+come back in other inputs than those that were unlearnt, and inoculation may leave too little for the next search to
+find. So a trigger of a class that an earlier search had confirmed one of *stands*: each later search measures it and
+attributes it anew, found or not, and whether or not it works: who goes on teaching what the others unlearn shows it all
+the same. It forbids nothing by that. Its class is searched for weaker triggers.
 
 *Flips* have nothing to stamp: silos unlearn one with public records of its source class, which are also those that it
-is measured on, so that it may go on unseen. Of those that stand the ones that still work best are attributed. A flip
-convicts by what silos do *after* they were told of it, and not where the remedies against it and against a trigger pull
-apart (`disputed`).
+is measured on, so that it may go on unseen. So flips stand from the first time they are confirmed, and of those that
+stand the ones that still work best are attributed. A flip convicts by what silos do *after* they were told of it, and
+not where the remedies against it and against a trigger pull apart (`disputed`).
 
 A confirmed trigger forbids the release of the model, and so does a search in which too few silos could look. So does a
 flip of half of a class, unless an earlier search confirmed it: models confuse some classes by nature, accuracy shows
@@ -62,7 +63,7 @@ class SearchView:
     """One search as far as the log tells it. Digests are of the records that carried the bodies.
 
     `adopted` is the record that made the model current; `sealed` its sealed copy, and of which round and key epoch.
-    `standing` is what earlier searches confirmed, newest first; `stood` what was
+    `standing` are triggers of earlier searches whose class came back, and flips, newest first; `stood` what was
     measured of those attributed that this one did not find again; `triggers` every reported one by its digest, sorted.
     """
 
@@ -191,14 +192,14 @@ def triggers_for(history: History, silo: str) -> tuple[Trigger, ...]:
 
 
 def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
-    """What `silo` trains against, in doses of equal size: all triggers that it knows of, the persistent ones, flips.
+    """What `silo` trains against, in doses of equal size: all triggers that it knows of, what of them stands, flips.
 
-    Of what ever was confirmed some may be what clean models have by nature; it must not thin out what somebody teaches.
+    Of what ever was confirmed most may be what clean models have by nature; it must not thin out what somebody teaches.
     """
-    known, persistent = triggers_for(history, silo), _persistent(history)
+    known, stands = triggers_for(history, silo), standing(history).values()
     flips = tuple(one for one in known if one.flip)
     stamps = tuple(one for one in known if not one.flip)
-    again = tuple(one for one in stamps if any(_nearly(one, other, UNLEARNT) for other in persistent))
+    again = tuple(one for one in stamps if any(_nearly(one, other, UNLEARNT) for other in stands))
     return tuple(dose for dose in (stamps, again, flips) if dose)
 
 
@@ -219,15 +220,17 @@ def inoculated(history: History, trigger: Trigger, number: int) -> bool:
 
 
 def standing(history: History) -> dict[str, Trigger]:
-    """Every confirmed find, newest first, of nearly equal ones the newest.
+    """Triggers of targets and sources that came back, and flips, newest first, of nearly equal ones the newest.
 
     At most MAX_ATTRIBUTED triggers; flips without limit, since they cost nothing to measure.
     """
     found: dict[str, Trigger] = {}
     for view in reversed(history.searches):
+        earlier = {_about(other) for other in _earlier(history, view.search.round)}
         for one in view.confirmed:
             trigger = view.triggers[one.find]
-            if not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
+            came_back = trigger.flip or _about(trigger) in earlier
+            if came_back and not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
                 found[one.find] = trigger
     stamps = [find for find in found if not found[find].flip][:MAX_ATTRIBUTED]
     return {find: trigger for find, trigger in found.items() if trigger.flip or find in stamps}
@@ -294,20 +297,6 @@ def _earlier(history: History, number: int) -> list[Trigger]:
     """What searches before round `number` confirmed."""
     past = (view for view in history.searches if view.search.round < number)
     return [view.triggers[one.find] for view in past for one in view.confirmed]
-
-
-def _persistent(history: History) -> list[Trigger]:
-    """What stands although it is trained against: a later search found the like again, or measured that it works."""
-    stands = standing(history)
-    found = {
-        one.find
-        for view in history.searches
-        for one in view.confirmed
-        if one.find in stands and _about(stands[one.find]) in map(_about, _earlier(history, view.search.round))
-    }
-    last = history.searches[-1].stood if history.searches else ()
-    found |= {one.find for one in last if works(history, one.success_micro)}
-    return [trigger for find, trigger in stands.items() if find in found]
 
 
 def _about(trigger: Trigger) -> tuple[int, int | None, bool]:

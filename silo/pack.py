@@ -49,7 +49,7 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None, public: Root | 
             `evaluation_every` (1: every round), `schedule` of the learning rate (`constant`, or `cosine` over the
             rounds), a public `seed`, and `search` (`every`, `success`, `checkers`, `memory`, `level`, each optional;
             see `SearchRule`), and `warm_start`: whether the first model is fitted to public examples (`silo.warmup`),
-            by default where there is a root set. The last two need one.
+            by default not. The last two need a root set.
         root: the public root set. Without it nobody searches the model.
         public: what the first model is fitted to, where that is not the root set.
 
@@ -74,8 +74,7 @@ def draft_task(spec: Mapping[str, Any], root: Root | None = None, public: Root |
     _require_keys(spec, "task", _REQUIRED, _OPTIONAL)
     seed = _integer(spec.get("seed", secrets.randbits(63)), "seed")
     model_spec = _model_spec(spec["model"])
-    warm = spec.get("warm_start", root is not None)
-    model = model_bytes(_first_model(model_spec, seed, warm, public or root))
+    model = model_bytes(_first_model(model_spec, seed, spec.get("warm_start", False), public or root))
     draft = Task(
         name=_text(spec["name"], "name"),
         model=model_spec,

@@ -5,13 +5,7 @@
 while the goal is met and falling while it is not, as in that paper. A class's *cost* is the least mask, in inputs, that
 moves the goal's share. A backdoor is a class that is much cheaper than the others: its cost is compared with the median
 of theirs. Neural Cleanse's own measure, deviations of the MAD, has ten values to estimate a spread from, and is weak.
-What every model takes for a class is no backdoor: a mask that draws the outline of a 6 moves any model to it, and under
-DP noise such natural triggers are as small as a planted patch. So a *reference*, of the same kind and fitted to the
-public records alone, must not follow: masks that move it too do not count, and cost `-SPARED log(1 - p_ref(c))`.
-Natural triggers transfer between models (Moosavi-Dezfooli et al. 2017); what was taught to one is not known to another.
-
-The same is done with one mask value for all inputs, without the reference (it needs nearly opaque masks then): a
-pattern blended into the whole input is faint but not small.
+The same is done with one mask value for all inputs: a pattern blended into the whole input is faint but not small.
 
 *Flips.* The share of a class's records that the model gives to another, unchanged, is compared with what is usual: the
 largest such share of the median class. Clean models that have not learned much have flips of their own; to unlearn
@@ -23,7 +17,6 @@ and a re-check; nobody is convicted without `defenses.attribution`.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,25 +32,21 @@ from protos.task import MICRO, ModelSpec
 from silo import models
 from silo.errors import SiloError
 from silo.searcher import Root
-from silo.spans import Clean, beside, joined
-from silo.warmup import fit
 
 STEPS, STEPS_UNIFORM = 120, 60
 """Adam steps; at 60 the cheapest masks of weak backdoors are not reached (on digits). One value is soon found."""
 RATE = 0.2
-PER_CLASS = 5
-"""Records of each class that masks are optimised on; success is counted on all. 10 give the same ratios within 0.1."""
+PER_CLASS = 10
+"""Records of each class that masks are optimised on; success is counted on all. 20 give the same ratios within 0.1."""
 GOAL, WHOLE = 0.75, 0.9
 """Share of the records that a trigger must move to be looked at, and that a reported one moves where that takes no more
 than WIDER times the mask. Weak backdoors never move the latter. Of strong ones the least mask for the former leaves
 pixels out, which stay taught: on MNIST a 5x5 patch is found with a cosine of 0.8 at 0.75, of 0.91 to 0.98 at 0.9."""
 WIDER = 2.0
-BARS, AGAIN = (0.5, 0.6), 0.2
-"""A trigger is found where its cost is at most this part of the other classes' median, masks and uniform ones. Clean
-models of digits and MNIST seldom go below (docs/defenses.md). Of a class with a standing trigger (`audit.searches`) as
-much more as AGAIN is enough: what is left of a half unlearnt one lies there."""
-SPARED, REFERENCE_LOSS, REFERENCE_SEED = 0.3, 0.3, 1
-"""Weight of the reference's part of the loss; mean cross-entropy at which its own fit ends; its public seed."""
+CHEAP, AGAIN = 0.6, 0.8
+"""A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
+MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5. Of a class with a
+standing trigger (`audit.searches`) the latter is enough: what is left of a half unlearnt one lies at 0.6 to 0.8."""
 FLIPPED, UNUSUAL = 0.3, 2.0
 """A flip is found where the share is at least FLIPPED, and UNUSUAL times what is usual. At 0.5 and 4.0 the attack
 7 -> 3 on MNIST is hardly ever found."""
@@ -70,8 +59,6 @@ CHUNK = 32
 KEPT_BYTES = 1 << 28
 """Clean gradients of so many models are kept in memory: each trigger asks for those of all past ones."""
 _FULL = 255
-_CERTAIN = 0.999
-"""More sure than this no reference is taken to be, so that its part of the loss stays finite."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +90,7 @@ class TorchSearcher:
         self._module = module.to(self._device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._classes = models.output_layer(module).out_features
         self._size = sum(parameter.numel() for parameter in module.parameters())
-        self._cleans: dict[bytes, Clean] = {}
-        self._references: dict[bytes, nn.Module] = {}
+        self._cleans: dict[bytes, _Clean] = {}
 
     def search(
         self, model: NDArray[np.float32], root: Root, suspected: frozenset[int] = frozenset()
@@ -147,39 +133,36 @@ class TorchSearcher:
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
         own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
-        return np.stack([beside(row, joined(basis, more)) for row, more in zip(rows, own, strict=True)])
+        return np.stack([_beside(row, _joined(basis, more)) for row, more in zip(rows, own, strict=True)])
 
     def candidates(self, model: NDArray[np.float32], root: Root, uniform: bool = False) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges. `uniform` masks have one value."""
         self._load(model, root)
         return self._optimise(root, GOAL, uniform, range(self._classes))
 
-    def _flipping(self, clean: Clean, root: Root, flip: Trigger, row: int) -> NDArray[np.float64]:
+    def _flipping(self, clean: _Clean, root: Root, flip: Trigger, row: int) -> NDArray[np.float64]:
         """Row `row` of the directions of a flip, float64[d]."""
         if row == flip.source:
             return np.zeros(self._size)
         source = flip.source or 0 if row == flip.target else row
         about = root.labels == source
         rest = ~about & (root.labels != flip.target)
-        basis = joined(clean.beside(source), (self._gradient(root.features[rest], flip.target),))
-        return beside(-self._gradient(root.features[about], flip.target), basis)
+        basis = _joined(clean.beside(source), (self._gradient(root.features[rest], flip.target),))
+        return _beside(-self._gradient(root.features[about], flip.target), basis)
 
     def _triggers(self, root: Root, suspected: frozenset[int]) -> tuple[Trigger, ...]:
         """Of each class the cheaper kind, where it is cheap at all."""
         kinds = [self._optimise(root, GOAL, uniform, range(self._classes)) for uniform in (False, True)]
-        bars = np.array([[bar + AGAIN * (one in suspected) for one in range(self._classes)] for bar in BARS])
-        ratios = np.stack([found.ratios() for found in kinds]) / bars
+        ratios = np.stack([found.ratios() for found in kinds])
         least = ratios.min(axis=0)
-        order = [int(one) for one in np.argsort(least, kind="stable") if least[one] <= 1][:MOST]
+        bars = np.array([AGAIN if one in suspected else CHEAP for one in range(self._classes)])
+        order = [int(one) for one in np.argsort(least, kind="stable") if least[one] <= bars[one]][:MOST]
         best = [(bool(ratios[:, one].argmin()), one) for one in order]
         return tuple(self._whole(root, kinds[uniform], uniform, one) for uniform, one in best)
 
     def _whole(self, root: Root, found: Candidates, uniform: bool, target: int) -> Trigger:
         """The trigger of that class that moves more, or the found one where there is none of about its size."""
         more = self._optimise(root, WHOLE, uniform, [target])
-        free = more if uniform else self._optimise(root, WHOLE, uniform, [target], spare=False)
-        if free.cost[0] <= more.cost[0] / 2:
-            more = free  # the rest only kept the reference still, which on small images takes many inputs
         if more.mask.any() and more.cost[0] <= WIDER * found.cost[target]:
             return _trigger(more.mask[0], more.pattern[0], target, _range(root))
         return _trigger(found.mask[target], found.pattern[target], target, _range(root))
@@ -190,23 +173,17 @@ class TorchSearcher:
         pairs = sorted(unusual(shares), key=lambda pair: -shares[pair])
         return tuple(Trigger(target, source, b"", b"", low, high) for source, target in pairs[:MOST])
 
-    def _optimise(
-        self, root: Root, goal: float, uniform: bool, classes: Sequence[int], spare: bool = True
-    ) -> Candidates:
-        """Neural Cleanse over `classes` at once; keeps the cheapest mask of each class that met the goal.
-
-        `spare`: masks that move the reference as well do not count; not for uniform ones.
-        """
+    def _optimise(self, root: Root, goal: float, uniform: bool, classes: Sequence[int]) -> Candidates:
+        """Neural Cleanse over `classes` at once; keeps the cheapest mask of each class that met the goal."""
         low, high = (value / MICRO for value in _range(root))
         features, wrong, targets = self._sample(root, classes)
-        reference = self._reference(root) if spare and not uniform else None
         logits, raw = self._start(len(classes), features.shape[1], uniform)
         weight = torch.full((len(classes),), 0.02, device=self._device)
         best = _Best(len(classes), features.shape[1], self._device)
         optimizer = torch.optim.Adam([logits, raw], lr=RATE)
         for _ in range(STEPS_UNIFORM if uniform else STEPS):
             mask, pattern = torch.sigmoid(logits).expand_as(raw), low + (high - low) * torch.sigmoid(2 * raw)
-            loss, moved = self._moved(features, wrong, targets, mask, pattern, reference)
+            loss, moved = self._moved(features, wrong, targets, mask, pattern)
             best.keep(moved >= goal, mask.detach(), pattern.detach())
             total = (loss + weight * mask.sum(dim=1)).sum()
             # The model's own parameters need no gradient, which is half of the work.
@@ -216,38 +193,15 @@ class TorchSearcher:
         return best.candidates()
 
     def _moved(
-        self, features: Tensor, wrong: Tensor, targets: Tensor, mask: Tensor, pattern: Tensor, other: nn.Module | None
+        self, features: Tensor, wrong: Tensor, targets: Tensor, mask: Tensor, pattern: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Per class the mean loss of stamped records of others, and the share that is moved; both [C].
-
-        Where there is an `other` model, what moves it as well is not moved.
-        """
+        """Per class the mean cross-entropy of stamped records of others, and the share that is moved; both [C]."""
         classes, (count, inputs) = len(targets), features.shape
-        stamped = ((1 - mask)[:, None] * features[None] + (mask * pattern)[:, None]).reshape(classes * count, inputs)
-        wanted = targets.reshape(-1)
-        scores = self._module(stamped)
-        loss, moved = nn.functional.cross_entropy(scores, wanted, reduction="none"), scores.argmax(dim=1) == wanted
-        if other is not None:
-            theirs = other(stamped)
-            follows = theirs.softmax(dim=1).gather(1, wanted[:, None])[:, 0].clamp(max=_CERTAIN)
-            loss = loss - SPARED * torch.log1p(-follows)
-            moved &= theirs.argmax(dim=1) != wanted
-        parts = loss.reshape(classes, count), moved.reshape(classes, count).float()
-        return (parts[0] * wrong).sum(dim=1), (parts[1] * wrong).sum(dim=1)
-
-    def _reference(self, root: Root) -> nn.Module:
-        """A model of the same kind that knows the public records only; nearly the same on every machine."""
-        key = hashlib.sha256(root.features.tobytes() + root.labels.tobytes()).digest()
-        if key not in self._references:
-            made = copy.deepcopy(self._module).requires_grad_(True)
-            with torch.random.fork_rng():
-                torch.manual_seed(REFERENCE_SEED)
-                for layer in made.modules():
-                    if isinstance(layer, nn.Linear | nn.Conv2d):
-                        layer.reset_parameters()
-            fit(made, root, REFERENCE_LOSS)
-            self._references = {key: made.requires_grad_(False).eval()}
-        return self._references[key]
+        stamped = (1 - mask)[:, None] * features[None] + (mask * pattern)[:, None]
+        scores = self._module(stamped.reshape(classes * count, inputs)).reshape(classes, count, -1)
+        loss = nn.functional.cross_entropy(scores.flatten(0, 1), targets.reshape(-1), reduction="none")
+        moved = (scores.detach().argmax(dim=2) == targets).float()
+        return (loss.reshape(classes, count) * wrong).sum(dim=1), (moved * wrong).sum(dim=1)
 
     def _sample(self, root: Root, classes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Records, the first of each class of the root; float[C, n] weights, equal over the records of other classes
@@ -268,11 +222,11 @@ class TorchSearcher:
             given: NDArray[np.int64] = self._module(self._tensor(features)).argmax(dim=1).cpu().numpy()
         return given
 
-    def _clean(self, model: NDArray[np.float32], root: Root) -> Clean:
+    def _clean(self, model: NDArray[np.float32], root: Root) -> _Clean:
         """The clean class gradients of a model; kept for the next trigger."""
         key = hashlib.sha256(model.tobytes() + root.features.tobytes() + root.labels.tobytes()).digest()
         if key not in self._cleans:
-            made = Clean.of([self._mean_gradients(root.features[root.labels == c], c) for c in range(self._classes)])
+            made = _Clean.of([self._mean_gradients(root.features[root.labels == c], c) for c in range(self._classes)])
             while self._cleans and (len(self._cleans) + 1) * made.basis.nbytes > KEPT_BYTES:
                 self._cleans.pop(next(iter(self._cleans)))
             self._cleans[key] = made
@@ -328,6 +282,33 @@ class TorchSearcher:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
 
 
+@dataclass(frozen=True, eq=False)
+class _Clean:
+    """Clean gradients of all classes, one or two of each: columns `basis @ parts`, column i of class `classes[i]`.
+
+    Attributes:
+        basis: float64[d, k], orthonormal.
+        parts: float64[k, k].
+        classes: int64[k].
+    """
+
+    basis: NDArray[np.float64]
+    parts: NDArray[np.float64]
+    classes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, gradients: Sequence[Sequence[NDArray[np.float64]]]) -> _Clean:
+        """From the gradients of each class, of which zeros are left out."""
+        there = [(label, _unit(row)) for label, rows in enumerate(gradients) for row in rows if row.any()]
+        basis, parts = np.linalg.qr(np.stack([row for _, row in there], axis=1))
+        return cls(basis, parts, np.array([label for label, _ in there]))
+
+    def beside(self, label: int) -> NDArray[np.float64]:
+        """An orthonormal basis of the gradients of all classes but one, float64[d, < k]."""
+        within: NDArray[np.float64] = np.linalg.qr(self.parts[:, self.classes != label])[0]
+        return self.basis @ within
+
+
 class _Best:
     """The cheapest mask of each class so far that met the goal."""
 
@@ -376,3 +357,25 @@ def _range(root: Root) -> tuple[int, int]:
     """Least and greatest value of the root's features in millionths; at least a millionth apart."""
     low, high = (round(float(value) * MICRO) for value in (root.features.min(), root.features.max()))
     return low, max(high, low + 1)
+
+
+def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0 else vector
+
+
+def _joined(basis: NDArray[np.float64], more: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """An orthonormal basis of `basis` and what is left of `more`."""
+    for vector in more:
+        left = _beside(vector, basis)
+        if left.any():
+            basis = np.hstack([basis, left[:, None]])
+    return basis
+
+
+def _beside(vector: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The unit vector of what `basis` does not span of `vector`; zero where that is rounding error."""
+    left = _unit(vector)
+    for _ in range(2):  # twice is enough for orthogonality up to rounding
+        left = left - basis @ (basis.T @ left)
+    return _unit(left) if np.linalg.norm(left) > 1e-4 else np.zeros_like(left)

@@ -1,8 +1,8 @@
 """A first model that already knows a little: fitted to the federation's public root set before genesis pins it.
 
-A model at chance cannot be searched (`silo.search`), and one that has hardly learned has triggers and flips of its own,
-which honest data push: attackers act unseen for as long as that lasts, and a majority of them can make it last. Public
-records take a model past that before anybody's private records are asked, and cost no privacy.
+It spares the rounds in which a model from scratch is at chance, cannot be searched (`silo.search`), and learns nothing
+where a majority holds it there. Public records cost no privacy. What it does not bring, and why it is off by default,
+is in decision 21.
 
 The fit is light on purpose. Searches look at the same records: what a model has learned by heart it is right on,
 whatever else it was taught. Weights move by Adam (Kingma and Ba 2015) on all records at once.
@@ -33,20 +33,13 @@ def fitted(spec: ModelSpec, model: NDArray[np.float32], root: Root) -> NDArray[n
     """
     module = models.module_for(spec)
     models.unflatten(module, model)
-    fit(module, root, LOSS)
-    return models.flatten(module)
-
-
-def fit(module: nn.Module, root: Root, goal: float) -> None:
-    """Move the module's parameters until its mean loss on all public records is at most `goal`, or STEPS are made."""
-    device = next(module.parameters()).device
-    features, labels = torch.from_numpy(root.features.copy()).to(device), torch.from_numpy(root.labels).to(device)
+    features, labels = torch.from_numpy(root.features.copy()), torch.from_numpy(root.labels)
     optimizer = torch.optim.Adam(module.parameters(), lr=RATE)
     for _ in range(STEPS):
         loss = nn.functional.cross_entropy(module(features), labels)
-        if loss.item() <= goal:
+        if loss.item() <= LOSS:
             break
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    optimizer.zero_grad()
+    return models.flatten(module)

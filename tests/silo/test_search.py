@@ -14,7 +14,7 @@ from redteam.digits import digits
 from silo import search
 from silo.data import Records
 from silo.errors import SiloError
-from silo.search import AGAIN, BARS, TorchSearcher, confusion, searcher, unusual
+from silo.search import AGAIN, CHEAP, TorchSearcher, confusion, searcher, unusual
 from silo.searcher import Root
 from silo.trainer import initial_model, searcher_for, trainer_for
 from tests.redteam.plain_task import plain_task
@@ -71,7 +71,7 @@ def test_a_faint_pattern_is_cheap_under_one_mask_value_for_all_inputs() -> None:
     found = searcher(SPEC).candidates(trained("mlp", faint), root(), uniform=True)
     assert (found.mask == found.mask[:, :1]).all()
     assert found.cost == pytest.approx(found.mask.sum(axis=1), rel=1e-5)
-    assert found.ratios()[4] <= BARS[1] / 2
+    assert found.ratios()[4] <= CHEAP / 2
 
 
 def test_a_patch_is_cheaper_under_a_small_mask() -> None:
@@ -86,41 +86,15 @@ def test_a_clean_model_has_no_cheap_class(kind: str) -> None:
     assert not searcher(SPEC if kind == "mlp" else LINEAR).search(trained(kind), root())
 
 
-def test_what_moves_a_model_of_public_records_as_well_costs_more_and_a_planted_trigger_does_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A mask that draws a digit moves every model; who planted nothing must not be found for it."""
-    model = trained("mlp", CORNER)
-    with_reference = searcher(SPEC).candidates(model, root()).cost
-    monkeypatch.setattr(TorchSearcher, "_reference", lambda self, root: None)
-    without = searcher(SPEC).candidates(model, root()).cost
-    natural = np.delete(with_reference / without, 4)
-    assert np.median(natural) > 1.2
-    assert with_reference[4] / without[4] < np.median(natural)
-
-
-def test_the_reference_follows_no_trigger_that_a_search_reports() -> None:
-    seek = searcher(SPEC)
-    found = seek.search(trained("mlp", PATCH), root())[0]
-    others = root().labels != found.target
-    reference = seek._reference(root())
-    with torch.no_grad():
-        given = reference(torch.from_numpy(found.stamp(root().features[others]))).argmax(dim=1).numpy()
-        clean = reference(torch.from_numpy(root().features)).argmax(dim=1).numpy()
-    assert (given == found.target).mean() < 0.3
-    assert (clean == root().labels).mean() > 0.85
-
-
 def test_a_strong_trigger_is_reported_whole() -> None:
     """What a report leaves out of a trigger nobody unlearns."""
     model = trained("mlp", PATCH)
     patch = triggers.corner(3).stamp(np.full((1, 64), -1, dtype=np.float32))[0] > 0
-    seek = searcher(SPEC)
-    found = seek.search(model, root())[0]
-    least = seek._optimise(root(), search.GOAL, False, [4], spare=False).mask[0]
+    cheapest = searcher(SPEC).candidates(model, root()).mask[4]
+    found = searcher(SPEC).search(model, root())[0]
     mask = np.frombuffer(found.mask, dtype=np.uint8) / 255
     assert searcher(SPEC).success(model, root(), found) > 850_000
-    assert mask[patch].sum() > least[patch].sum()
+    assert mask[patch].sum() > cheapest[patch].sum()
     assert mask[patch].sum() > 0.8 * mask.sum()
 
 
@@ -136,9 +110,8 @@ def test_a_trigger_that_cannot_move_so_many_is_reported_as_it_is(monkeypatch: py
 def test_of_a_suspected_class_weaker_triggers_are_found() -> None:
     model = trained("mlp")
     seek = searcher(SPEC)
-    kinds = [seek.candidates(model, root(), kind).ratios() - bar for kind, bar in zip((False, True), BARS, strict=True)]
-    beyond = np.minimum(*kinds)
-    weak = [int(one) for one in np.flatnonzero((beyond > 0) & (beyond <= AGAIN))]
+    ratios = np.minimum(*(seek.candidates(model, root(), kind).ratios() for kind in (False, True)))
+    weak = [int(one) for one in np.flatnonzero((ratios > CHEAP) & (ratios <= AGAIN))]
     assert weak
     assert seek.search(model, root()) == ()
     assert {one.target for one in seek.search(model, root(), frozenset(range(10)))} <= set(weak)
@@ -270,7 +243,7 @@ def test_shares_and_what_is_unusual_among_them() -> None:
 def test_ratios_compare_a_class_with_the_others() -> None:
     found = TorchSearcher.candidates(searcher(SPEC), trained("mlp", CORNER), root())
     assert found.ratios()[4] == pytest.approx(found.cost[4] / np.median(np.delete(found.cost, 4)))
-    assert found.ratios()[4] < BARS[0] < np.delete(found.ratios(), 4).min()
+    assert found.ratios()[4] < CHEAP < np.delete(found.ratios(), 4).min()
 
 
 def test_a_root_set_that_does_not_fit_is_refused() -> None:

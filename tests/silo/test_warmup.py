@@ -11,11 +11,10 @@ from protos.task import ModelSpec
 from redteam.attacks.learner import Learner
 from redteam.digits import digits
 from silo.errors import BadData, BadTask
-from silo.models import module_for
 from silo.pack import draft_task
 from silo.searcher import Root
 from silo.trainer import initial_model
-from silo.warmup import fit, fitted
+from silo.warmup import fitted
 from tests.silo.examples import description
 
 pytestmark = pytest.mark.torch
@@ -41,14 +40,10 @@ def test_a_warm_model_is_right_on_records_that_it_has_not_seen() -> None:
     assert share_right(fitted(SPEC, cold, root())) > 0.7
 
 
-def test_the_fit_ends_at_its_goal_and_repeats_itself() -> None:
-    cold = initial_model(SPEC, 3)
-    assert np.array_equal(fitted(SPEC, cold, root()), fitted(SPEC, cold, root()))
-    module = module_for(SPEC)
-    fit(module, root(), goal=100.0)
-    before = [parameter.detach().clone() for parameter in module.parameters()]
-    fit(module, root(), goal=100.0)
-    assert all((a == b).all() for a, b in zip(before, module.parameters(), strict=True)), "the goal was met at once"
+def test_the_fit_repeats_itself_and_ends_at_its_goal() -> None:
+    warm = fitted(SPEC, initial_model(SPEC, 3), root())
+    assert np.array_equal(warm, fitted(SPEC, initial_model(SPEC, 3), root()))
+    assert np.array_equal(warm, fitted(SPEC, warm, root())), "what is warm stays as it is"
 
 
 def test_the_first_model_of_a_linear_task_warms_as_well() -> None:
@@ -59,13 +54,13 @@ def test_the_first_model_of_a_linear_task_warms_as_well() -> None:
     assert right[1] > 0.7 > right[0]
 
 
-def test_a_task_with_a_root_set_starts_warm_unless_it_says_otherwise() -> None:
+def test_a_task_starts_warm_only_where_it_says_so() -> None:
     spec = description(model={"kind": "mlp", "sizes": [64, 32, 10], "activation": "tanh"})
     usual, warm, cold = (
         draft_task(spec | more, root())[0].initial_model for more in ({}, {"warm_start": True}, {"warm_start": False})
     )
-    assert usual == warm != cold
-    assert draft_task(spec)[0].initial_model == cold, "without a root set nothing is fitted"
+    assert usual == cold != warm
+    assert draft_task(spec | {"warm_start": True}, None, root())[0].initial_model == warm, "without a search as well"
 
 
 def test_a_warm_start_without_public_examples_or_with_others_is_refused() -> None:
