@@ -184,9 +184,7 @@ class Federation:
         random = np.random.default_rng([self.seed, number, list(self.silos).index(name)])
         for _ in range(plan.epochs):
             for batch in np.array_split(random.permutation(len(own.labels)), math.ceil(len(own.labels) / plan.batch)):
-                loss = self._loss(own.features[batch], own.labels[batch])
-                if self._remedies[name]:
-                    loss = loss + self._loss(self._stamped(name, own.features[batch], random), own.labels[batch])
+                loss = self._loss(self._inoculated(name, own.features[batch], random), own.labels[batch])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -212,13 +210,17 @@ class Federation:
                 self.learner, self.models[name], others, label, width, self.plan.search, known
             )
 
-    def _stamped(self, name: str, features: Features, random: np.random.Generator) -> Features:
-        """A batch once more, each record under one of the triggers that the silo found; its labels stay right."""
+    def _inoculated(self, name: str, features: Features, random: np.random.Generator) -> Features:
+        """Half of a batch under the triggers that the silo found; its labels stay right."""
         known = list(self._remedies[name].values())
+        if not known:
+            return features
         features = features.copy()
+        chosen = random.random(len(features)) < 0.5
         picks = random.integers(len(known), size=len(features))
         for number, trigger in enumerate(known):
-            features[picks == number] = trigger.stamp(features[picks == number])
+            places = chosen & (picks == number)
+            features[places] = trigger.stamp(features[places])
         return features
 
 
