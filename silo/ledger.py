@@ -11,6 +11,7 @@ the promise; `require_not_behind` catches the restored backup.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import sqlite3
@@ -67,8 +68,8 @@ class Ledger:
         self._task = run
         self._budget = budget
         self._lock = threading.RLock()
-        with self._ours():
-            _create_private(path)
+        with self._ours(), _alone(path.parent) as directory:
+            _create_private(path, directory)
             self._database = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
@@ -227,19 +228,27 @@ class Ledger:
             ) from error
 
 
-def _create_private(path: Path) -> None:
-    """Make the file 0600 before SQLite opens it; its journal files take over the mode."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+@contextmanager
+def _alone(directory: Path) -> Iterator[int]:
+    """The directory's descriptor, locked: SQLite does not wait where two openers switch a new file to its log."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fchmod(descriptor, 0o600)
-        os.fsync(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
         os.close(descriptor)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the name of a new file must survive a power cut as its entries do
-    finally:
-        os.close(directory)
+
+
+def _create_private(path: Path, directory: int) -> None:
+    """Make the file 0600 before SQLite opens it; its journal files take over the mode.
+
+    A file that is there is not opened: closing any descriptor of it would drop this process's other locks on it.
+    """
+    if path.exists():
+        path.chmod(0o600)
+        return
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    os.fsync(directory)  # the name of a new file must survive a power cut as its entries do
 
 
 def _packed(charges: Sequence[Charge]) -> bytes:

@@ -101,6 +101,15 @@ def test_two_openers_cannot_both_spend_the_last_of_the_budget(tmp_path: Path) ->
     assert [entry.receipt.entry for entry in opened(other).entries()] == list(range(1, allowed + 1))
 
 
+def test_many_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
+    for number in range(50):
+        place = tmp_path / str(number)
+        place.mkdir()
+        with ThreadPoolExecutor(4) as pool:
+            ledgers = list(pool.map(opened, [place] * 4))
+        assert [len(ledger.entries()) for ledger in ledgers] == [0] * 4
+
+
 def test_another_task_on_the_same_data_starts_from_what_is_spent(tmp_path: Path) -> None:
     spend_all(opened(tmp_path))
     other = opened(tmp_path, OTHER_TASK)
