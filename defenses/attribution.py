@@ -67,7 +67,7 @@ from protos.search import Trigger
 
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
-TESTS, BEFORE_TESTS = 10**12, 10**16
+TESTS, FLIP_TESTS, BEFORE_TESTS = 10**8, 10**12, 10**12
 """Of evidence after inoculation, and before it. At ten silos and a rate of 0.01 a silo is found from z = 7.9 and 9.0.
 The greatest of an honest one in 20 runs on MNIST was 5.9 and 3.8, in a later one 10.6 before, with -3.0 after."""
 TOLD = 4
@@ -191,7 +191,7 @@ def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -
     """
     unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0 and not find.flip}
     before = _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved
-    return before | _found(attributions, AFTER, TESTS, fdr_micro)
+    return before | _found(attributions, AFTER, FLIP_TESTS if find.flip else TESTS, fdr_micro)
 
 
 def _found(attributions: Sequence[Attribution], name: str, tests: int, fdr_micro: int) -> frozenset[str]:

@@ -6,6 +6,7 @@ while the goal is met and falling while it is not, as in that paper. A class's *
 moves the goal's share. A backdoor is a class that is much cheaper than the others: its cost is compared with the median
 of theirs. Neural Cleanse's own measure, deviations of the MAD, has ten values to estimate a spread from, and is weak.
 The same is done with one mask value for all inputs: a pattern blended into the whole input is faint but not small.
+All this on the model as it is after what it leans to by the silos' classes is taken off its scores (`silo.leaning`).
 
 *Flips.* The share of a class's records that the model gives to another, unchanged, is compared with what is usual: the
 largest such share of the median class. Clean models that have not learned much have flips of their own; to unlearn
@@ -31,6 +32,7 @@ from protos.search import Trigger
 from protos.task import MICRO, ModelSpec
 from silo import models
 from silo.errors import SiloError
+from silo.leaning import leaning
 from silo.searcher import Root
 
 STEPS, STEPS_UNIFORM = 120, 60
@@ -43,7 +45,7 @@ GOAL, WHOLE = 0.75, 0.9
 than WIDER times the mask. Weak backdoors never move the latter. Of strong ones the least mask for the former leaves
 pixels out, which stay taught: on MNIST a 5x5 patch is found with a cosine of 0.8 at 0.75, of 0.91 to 0.98 at 0.9."""
 WIDER = 2.0
-CHEAP, AGAIN = 0.6, 0.8
+CHEAP, AGAIN = 0.7, 0.85
 """A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
 MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5. Of a class with a
 standing trigger (`audit.searches`) the latter is enough: what is left of a half unlearnt one lies at 0.6 to 0.8."""
@@ -51,11 +53,14 @@ FLIPPED, UNUSUAL = 0.3, 2.0
 """A flip is found where the share is at least FLIPPED, and UNUSUAL times what is usual. At 0.5 and 4.0 the attack
 7 -> 3 on MNIST is hardly ever found."""
 SENSE = 0.2
-"""A model that is right on no more than this above chance cannot be searched: everything moves it."""
+"""A model that is right on no more than this above chance cannot be searched: everything moves it. Nor does what it
+confuses say anything where that is so of the model as it is."""
 MOST = 3
 """Triggers that one search returns at most, and as many flips."""
 CHUNK = 32
 """Records whose single gradients are in memory at once."""
+MOST_SCORE = 1e30
+"""In place of what overflows in a bent model."""
 KEPT_BYTES = 1 << 28
 """Clean gradients of so many models are kept in memory: each trigger asks for those of all past ones."""
 _FULL = 255
@@ -97,10 +102,9 @@ class TorchSearcher:
     ) -> tuple[Trigger, ...] | None:
         """See `Searcher.search`: triggers by how cheap they are, then flips by how frequent."""
         self._load(model, root)
-        given = self._predict(root.features)
-        if float((given == root.labels).mean()) <= 1 / self._classes + SENSE:
-            return None
-        return self._triggers(root, suspected) + self._flips(given, root)
+        flips = self._flips(root) if self._sees(root) else ()
+        self._straighten(root)
+        return self._triggers(root, suspected) + flips if self._sees(root) else None
 
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:
         """See `Searcher.success`; 0 where the root has no such record."""
@@ -138,6 +142,7 @@ class TorchSearcher:
     def candidates(self, model: NDArray[np.float32], root: Root, uniform: bool = False) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges. `uniform` masks have one value."""
         self._load(model, root)
+        self._straighten(root)
         return self._optimise(root, GOAL, uniform, range(self._classes))
 
     def _flipping(self, clean: _Clean, root: Root, flip: Trigger, row: int) -> NDArray[np.float64]:
@@ -167,8 +172,8 @@ class TorchSearcher:
             return _trigger(more.mask[0], more.pattern[0], target, _range(root))
         return _trigger(found.mask[target], found.pattern[target], target, _range(root))
 
-    def _flips(self, given: NDArray[np.int64], root: Root) -> tuple[Trigger, ...]:
-        shares = confusion(given, root.labels, self._classes)
+    def _flips(self, root: Root) -> tuple[Trigger, ...]:
+        shares = confusion(self._predict(root.features), root.labels, self._classes)
         low, high = _range(root)
         pairs = sorted(unusual(shares), key=lambda pair: -shares[pair])
         return tuple(Trigger(target, source, b"", b"", low, high) for source, target in pairs[:MOST])
@@ -216,6 +221,17 @@ class TorchSearcher:
         """Nearly transparent masks, [C, inputs] or uniform [C, 1], and patterns of the middle of the range."""
         logits = torch.full((classes, 1 if uniform else inputs), -3.0, device=self._device, requires_grad=True)
         return logits, torch.zeros((classes, inputs), device=self._device, requires_grad=True)
+
+    def _sees(self, root: Root) -> bool:
+        return float((self._predict(root.features) == root.labels).mean()) > 1 / self._classes + SENSE
+
+    def _straighten(self, root: Root) -> None:
+        """Bring the loaded model's shares of classes to the root set's, by its output layer's biases."""
+        with torch.no_grad():
+            scores = self._module(self._tensor(root.features)).double().nan_to_num(0.0, MOST_SCORE, -MOST_SCORE)
+            shares = np.bincount(root.labels, minlength=self._classes) / len(root.labels)
+            lean = leaning(scores.cpu().numpy(), shares).astype(np.float32)
+            models.output_layer(self._module).bias.sub_(self._tensor(lean))
 
     def _predict(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         with torch.no_grad():

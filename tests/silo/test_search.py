@@ -126,6 +126,32 @@ def test_a_flipped_pair_is_found_as_a_flip_from_its_source() -> None:
     assert searcher(SPEC).success(trained("mlp"), root(), flips[0]) < 100_000
 
 
+def leaned(model: np.ndarray, label: int, by: float) -> np.ndarray:
+    """The model, saying `label` oftener: its output layer's biases are the last ten numbers."""
+    bent = model.copy()
+    bent[-10 + label] += by
+    return bent
+
+
+def test_a_model_that_says_one_class_too_often_is_searched_as_if_it_did_not() -> None:
+    seek, clean = searcher(SPEC), trained("mlp")
+    assert seek.search(leaned(clean, 7, 4.0), root()) == ()
+    costs = (seek.candidates(model, root()).cost for model in (clean, leaned(clean, 7, 4.0)))
+    assert next(costs) == pytest.approx(next(costs), rel=0.05)
+
+
+def test_a_model_that_says_one_class_to_everything_is_searched() -> None:
+    """As one that learned of rare positives only is: by its scores it tells them apart."""
+    model = leaned(trained("mlp", CORNER), 7, 30.0)
+    assert searcher(SPEC).success(model, root(), Trigger(7, None, bytes(64), bytes(64), -MICRO, MICRO)) == MICRO
+    assert searcher(SPEC).search(model, root())[0].target == 4
+
+
+def test_what_a_model_confuses_that_hardly_sees_is_no_flip() -> None:
+    found = searcher(SPEC).search(leaned(trained("mlp", CORNER), 7, 30.0), root())
+    assert not [one for one in found or () if one.flip]
+
+
 def test_an_untrained_model_is_not_searched() -> None:
     assert searcher(SPEC).search(initial_model(SPEC, 0), root()) is None
 
