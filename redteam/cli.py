@@ -108,18 +108,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from redteam.sweep import Cells, read_sweep, run_sweep
+    from redteam.sweep import Cells, read_sweep, run_sweeps
 
     sweeps = [read_sweep(path) for path in options.sweeps]
-    failed: dict[str, str] = {}
-    for sweep in sweeps:
-        with _watched(sweep) as on_cell:
-            tally = run_sweep(sweep, options.data, Cells(options.out), _runner(options), on_cell)
-        print(f"{sweep.table}: {tally.before} cells were there, {tally.done} were run, {len(tally.failed)} failed")
-        failed |= tally.failed
-    for label, reason in failed.items():
+    with _watched(sweeps) as on_cell:
+        tally = run_sweeps(sweeps, options.data, Cells(options.out), _runner(options), on_cell)
+    print(f"{tally.before} cells were there, {tally.done} were run, {len(tally.failed)} failed")
+    for label, reason in tally.failed.items():
         sys.stderr.write(f"concordat-redteam: {label}: {reason}\n")
-    return REFUSED if failed else OK
+    return REFUSED if tally.failed else OK
 
 
 def _runner(options: argparse.Namespace) -> Runner:
@@ -133,11 +130,11 @@ def _cores() -> int:
 
 
 @contextmanager
-def _watched(sweep: Sweep) -> Iterator[Callable[[int, int, str], None]]:
+def _watched(sweeps: Sequence[Sweep]) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on a terminal; else one line a cell on stderr."""
     from audit.display import progress
 
-    with progress(f"table {sweep.table}") as bar:
+    with progress(f"tables {', '.join(sweep.table for sweep in sweeps)}") as bar:
 
         def on_cell(done: int, total: int, label: str) -> None:
             if bar is not None:

@@ -233,23 +233,32 @@ Runner = Callable[[Sequence[Cell], Path], Iterator[Result]]
 
 @dataclass
 class Tally:
-    """What a sweep did: cells that were there before, cells run now, and errors by label."""
+    """What was done: cells that were there before, cells run now, and errors by label."""
 
     before: int = 0
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def run_sweep(
-    sweep: Sweep, data: Path, cells: Cells, runner: Runner, on_cell: Callable[[int, int, str], None] | None = None
+def run_sweeps(
+    sweeps: Sequence[Sweep],
+    data: Path,
+    cells: Cells,
+    runner: Runner,
+    on_cell: Callable[[int, int, str], None] | None = None,
 ) -> Tally:
-    """Run the cells that are not there yet; an error of one leaves the others.
+    """Run the cells of all sweeps that are not there yet, as one; an error of one leaves the others.
+
+    Searched cells take several times as long as others and come first, so that no worker waits long at the end.
 
     Args:
         on_cell: called with the number of finished and of all cells, and the label of the one that ended.
     """
-    everything = sweep.cells
-    left = [cell for cell in everything if not cells.has(cell.scenario)]
+    everything: dict[str, Cell] = {}
+    for cell in itertools.chain.from_iterable(sweep.cells for sweep in sweeps):
+        everything.setdefault(cell.scenario.digest, cell)
+    left = [cell for cell in everything.values() if not cells.has(cell.scenario)]
+    left.sort(key=lambda cell: not cell.scenario.engine.search)
     tally = Tally(before=len(everything) - len(left))
     for cell, result in runner(left, data):
         if isinstance(result, Exception):

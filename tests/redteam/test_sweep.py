@@ -17,7 +17,7 @@ import pytest
 from redteam import runners, sweep
 from redteam.errors import SweepFailed
 from redteam.runners import here, processes, ray_cluster
-from redteam.sweep import Cell, Cells, Result, parse_sweep, run_sweep
+from redteam.sweep import Cell, Cells, Result, parse_sweep, run_sweeps
 
 TINY: dict[str, Any] = {
     "table": "T",
@@ -59,8 +59,8 @@ def test_finished_cells_are_not_run_again(tmp_path: Path) -> None:
         raise SweepFailed("killed")
 
     with pytest.raises(SweepFailed):
-        run_sweep(plan, tmp_path, cells, dying)
-    tally = run_sweep(plan, tmp_path, cells, runner)
+        run_sweeps([plan], tmp_path, cells, dying)
+    tally = run_sweeps([plan], tmp_path, cells, runner)
     assert ran == [2]
     assert (tally.before, tally.done) == (2, 1)
 
@@ -72,14 +72,28 @@ def test_a_cell_that_fails_leaves_the_others_and_is_tried_again(tmp_path: Path) 
         for cell, row in faked(given, data):
             yield cell, ValueError("no luck") if cell.seed == 1 else row
 
-    tally = run_sweep(plan, tmp_path, cells, runner)
+    tally = run_sweeps([plan], tmp_path, cells, runner)
     assert tally.failed == {"T: calm, plain, seed 1": "ValueError: no luck"}
-    assert run_sweep(plan, tmp_path, cells, faked).done == 1
+    assert run_sweeps([plan], tmp_path, cells, faked).done == 1
 
 
 def test_equal_scenarios_of_two_rows_are_one_cell() -> None:
     rows = [{"name": "calm"}, {"name": "the same", "changes": {"training.rounds": 1}}, {"name": "other", "seeds": [7]}]
     assert len(parse_sweep({**TINY, "rows": rows}).cells) == 4
+
+
+def test_sweeps_share_their_workers_and_searched_cells_come_first(tmp_path: Path) -> None:
+    searched = {**TINY, "table": "S", "seeds": [5], "searched": ["guard"], "defenses": ["guard"]}
+    ran: list[list[str]] = []
+
+    def runner(given: Sequence[Cell], data: Path) -> Iterator[Result]:
+        ran.append([f"{cell.table}{cell.seed}" for cell in given])
+        return faked(given, data)
+
+    plans = [parse_sweep(TINY), parse_sweep(searched), parse_sweep({**TINY, "table": "again"})]
+    tally = run_sweeps(plans, tmp_path, Cells(tmp_path), runner)
+    assert ran == [["S5", "T0", "T1", "T2"]], "in one call, the third sweep's cells being the first's"
+    assert tally.done == 4
 
 
 def test_half_a_file_is_never_taken_for_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +111,7 @@ def test_half_a_file_is_never_taken_for_a_result(tmp_path: Path, monkeypatch: py
 
 def test_a_tiny_scenario_runs_to_its_end_in_this_process(tmp_path: Path) -> None:
     plan, cells = parse_sweep({**TINY, "seeds": [0]}), Cells(tmp_path)
-    tally = run_sweep(plan, tmp_path, cells, here)
+    tally = run_sweeps([plan], tmp_path, cells, here)
     assert not tally.failed
     metrics = cells.metrics(plan.cells[0].scenario)
     assert metrics is not None
@@ -169,10 +183,10 @@ def test_workers_that_always_die_end_the_sweep_with_one_line(tmp_path: Path, mon
 
     monkeypatch.setattr(runners, "_pooled", broken)
     with pytest.raises(SweepFailed, match="die again and again"):
-        run_sweep(parse_sweep(TINY), tmp_path, Cells(tmp_path), processes(1))
+        run_sweeps([parse_sweep(TINY)], tmp_path, Cells(tmp_path), processes(1))
 
 
 def test_without_ray_the_option_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SweepFailed, match=r"install concordat\[ray\]"):
-        run_sweep(parse_sweep(TINY), tmp_path, Cells(tmp_path), ray_cluster("local"))
+        run_sweeps([parse_sweep(TINY)], tmp_path, Cells(tmp_path), ray_cluster("local"))
