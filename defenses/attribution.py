@@ -67,9 +67,10 @@ from protos.search import Trigger
 
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
-TESTS, FLIP_TESTS, BEFORE_TESTS = 10**8, 10**12, 10**12
-"""Of evidence after inoculation, and before it. At ten silos and a rate of 0.01 a silo is found from z = 7.9 and 9.0.
-The greatest of an honest one in 20 runs on MNIST was 5.9 and 3.8, in a later one 10.6 before, with -3.0 after."""
+TESTS, FLIP_TESTS, BEFORE_TESTS = 10**8, 10**12, 10**16
+"""Of evidence after inoculation against a trigger, the same of a flip, and before it. At ten silos and a rate of 0.01 a
+silo is found from z = 6.7, 7.9 and 9.0. The greatest of an honest one after inoculation against a trigger was 3.7 in 15
+federations, before it 10.6 once, with -3.0 after."""
 TOLD = 4
 """Rounds of inoculation in which a silo took part until there is an *after* for it. The first two, of a model that had
 hardly learned, had honest silos at z = 12 once, which the next two took back."""

@@ -46,9 +46,9 @@ than WIDER times the mask. Weak backdoors never move the latter. Of strong ones 
 pixels out, which stay taught: on MNIST a 5x5 patch is found with a cosine of 0.8 at 0.75, of 0.91 to 0.98 at 0.9."""
 WIDER = 2.0
 CHEAP, AGAIN = 0.7, 0.85
-"""A trigger is found where its cost is at most this part of the other classes' median. Clean models of digits and
-MNIST seldom go below (docs/defenses.md); patches, strips, blends and drips lie at 0.05 to 0.5. Of a class with a
-standing trigger (`audit.searches`) the latter is enough: what is left of a half unlearnt one lies at 0.6 to 0.8."""
+"""A trigger is found where its cost is at most this part of the other classes' median. Clean models of MNIST lie at
+0.5 to 0.9, planted triggers mostly at 0.1 to 0.6 (docs/defenses.md). Of a class with a standing trigger
+(`audit.searches`) the latter is enough: what is left of a half unlearnt one lies higher."""
 FLIPPED, UNUSUAL = 0.3, 2.0
 """A flip is found where the share is at least FLIPPED, and UNUSUAL times what is usual. At 0.5 and 4.0 the attack
 7 -> 3 on MNIST is hardly ever found."""
