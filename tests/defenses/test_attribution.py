@@ -22,6 +22,7 @@ from defenses.attribution import (
 from defenses.errors import MalformedExhibit
 from defenses.evidence import Exhibit, Setting
 from defenses.laws import noise_of
+from protos.records import Score
 from protos.search import Trigger
 from protos.task import Layout, TensorSpec
 from tests.defenses.simulate import COUNTS, DEMO, noise_std
@@ -194,6 +195,22 @@ def test_evidence_before_inoculation_has_to_be_stronger(inoculated: bool, weak: 
     assert z_of(next(one for one in found if one.silo == "d150"), name) > 5
     found = attribute([*rounds(5, 20, push={"d150": strong}, inoculated=inoculated), *late], FIND)
     assert guilty(found, FIND, FDR) == {"d150"}
+
+
+@pytest.mark.parametrize(
+    ("name", "find", "below", "above"),
+    [("after", FIND, 6.6, 6.8), ("after", FLIP, 7.8, 8.0), ("before", FIND, 8.9, 9.1)],
+)
+def test_levels_among_ten_silos_are_those_of_the_docs(name: str, find: Trigger, below: float, above: float) -> None:
+    def score(which: str, z: float) -> Score:
+        return Score(f"{which}-z", round(z * 1e6), int(-1e6 * stats.norm.logsf(z) / np.log(10)))
+
+    def convicted(z: float) -> bool:
+        others = [Attribution(f"s{one}", (score(name, 0.0),), {}) for one in range(9)]
+        later = (score("after", 0.1),) if name == "before" else ()
+        return bool(guilty([*others, Attribution("liar", (score(name, z), *later), {})], find, FDR))
+
+    assert (convicted(below), convicted(above)) == (False, True)
 
 
 def test_evidence_before_inoculation_convicts_nobody_of_a_flip() -> None:
