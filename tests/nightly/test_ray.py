@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from redteam.runners import ray_cluster
-from redteam.sweep import Cells, parse_sweep, run_sweep
+from redteam.sweep import Cells, parse_sweep, run_sweeps
 
 pytestmark = pytest.mark.nightly
 
@@ -29,6 +29,6 @@ TINY = {
 def test_a_local_ray_cluster_runs_the_cells(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="install concordat[ray]")
     sweep, cells = parse_sweep(TINY), Cells(tmp_path)
-    tally = run_sweep(sweep, tmp_path, cells, ray_cluster("local"))
+    tally = run_sweeps([sweep], tmp_path, cells, ray_cluster("local"))
     assert (tally.done, tally.failed) == (2, {})
     assert all(cells.metrics(cell.scenario) for cell in sweep.cells)
