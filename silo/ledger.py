@@ -246,8 +246,8 @@ def _create_private(path: Path, directory: int) -> None:
     """
     if path.exists():
         path.chmod(0o600)
-        return
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    else:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     os.fsync(directory)  # the name of a new file must survive a power cut as its entries do
 
 
