@@ -18,13 +18,16 @@ measured power of the silo's folds per degree of freedom. Both are bounded by wh
 *Rounds* add up to `x_i = m_i^-1/2 sum_r c_ri` over the m_i rounds in which the silo opened, of variance mean_r s_ri^2.
 
 *Signal.* Honest gradients may well have a part along d: it is orthogonal to the mean clean gradients of public records,
-not to those of a silo's own. All that honest silos share is the median, and what they differ by shows in the directions
-of the other classes, which nobody was found to teach: tau^2 is such that the 0.9 quantile of their
-`(x_ic - max(0, median_c)) / sqrt(s_i^2 + tau^2)` over silos i and classes c is that of a normal variable. (An upper
-quantile, since who pushes one class pushes the others down; a high one is for attackers to inflate.)
+not to those of a silo's own. What it is shows in the directions of the other classes, which nobody was found to teach.
+There who unlearns the trigger pushes nearly all of them, and who teaches it pulls them down. So a silo's *habit* h_i is
+what it pushes whatever the class: the upper quartile of its own controls, beyond that of their noise, or 0. All that
+silos share beside it is the median, and what they differ by is tau^2, such that the 0.9 quantile of
+`(x_ic - h_i - max(0, median_c)) / sqrt(s_i^2 + tau^2)` over silos i and classes c is that of a normal variable. (Upper
+quantiles, since who pushes one class pushes the others down; higher ones are for attackers to inflate: an attacker that
+pushes a quarter of the other classes as well raises its habit, which is taken off and divides nothing.)
 
-    before:  z_i = (x_i - max(0, median_i x_i)) / sqrt(s_i^2 + tau^2)
-    after:   z_i = x_i / sqrt(s_i^2 + tau^2)
+    before:  z_i = (x_i - h_i - max(0, median_i x_i)) / sqrt(s_i^2 + tau^2)
+    after:   z_i = (x_i - h_i) / sqrt(s_i^2 + tau^2)
 
 *After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
 it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. It takes TOLD
@@ -75,7 +78,9 @@ TOLD = 4
 """Rounds of inoculation in which a silo took part until there is an *after* for it. The first two, of a model that had
 hardly learned, had honest silos at z = 12 once, which the next two took back."""
 QUANTILE, NORMAL = 0.9, 1.2816
-"""Of the controls, and of a standard normal variable."""
+"""Of all silos' controls, and of a standard normal variable."""
+HABIT, NORMAL_HABIT = 0.75, 0.6745
+"""The same of one silo's. Among ten classes two may be pushed beside the target without raising it."""
 BEFORE, AFTER = "before", "after"
 
 Floats = NDArray[np.float64]
@@ -278,12 +283,20 @@ def _scores(name: str, table: _Table, target: int, centred: bool) -> list[tuple[
     if not table.silos:
         return []
     centre = max(0.0, float(np.median(table.sums[:, target]))) if centred else 0.0
-    deviations = np.sqrt(table.variances + _spread(np.delete(table.sums, target, axis=1), table.variances))
-    z = (table.sums[:, target] - centre) / deviations
+    controls = np.delete(table.sums, target, axis=1)
+    habits = _habits(controls, table.variances)
+    deviations = np.sqrt(table.variances + _spread(controls - habits[:, None], table.variances))
+    z = (table.sums[:, target] - habits - centre) / deviations
     return [
         (fact(f"{name}-x", float(x)), Score(f"{name}-z", scaled(float(one)), _evidence(float(one))))
         for x, one in zip(table.sums[:, target], z, strict=True)
     ]
+
+
+def _habits(controls: Floats, variances: Floats) -> Floats:
+    """What each silo pushes whatever the class, float64[n]; of noise alone hardly more than 0."""
+    quartiles: Floats = np.quantile(controls, HABIT, axis=1)
+    return np.maximum(0.0, quartiles - NORMAL_HABIT * np.sqrt(variances))
 
 
 def _spread(controls: Floats, variances: Floats) -> float:

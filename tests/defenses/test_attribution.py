@@ -244,6 +244,45 @@ def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
     assert not guilty(attribute(made, FIND), FIND, FDR)
 
 
+def leaning(seed: int, number: int, pushes: dict[str, np.ndarray], inoculated: bool = True) -> list[Past]:
+    """Rounds in which each silo adds so many noise deviations along the directions of all classes."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for place in range(number):
+        one, rows = setting(rng), unit_rows(rng)
+        exhibits = []
+        for silo, push in pushes.items():
+            std = noise_std(one, 200)
+            exhibits.append(opened(one, silo, 200, std * (rng.normal(size=SIZE) + push @ rows), rng))
+        made.append(Past(place + 1, one, exhibits, sketched(rows, PACKING, one.signs), inoculated))
+    return made
+
+
+def pushing(target: float, others: float, *raised: int) -> np.ndarray:
+    push = np.full(CLASSES, others)
+    push[[TARGET, *raised]] = target
+    return push
+
+
+def test_an_honest_silo_that_pushes_every_class_is_not_found_beside_a_majority_that_pulls_the_others_down() -> None:
+    """Nine of ten teach the trigger; their controls are below zero, so that tau is nothing."""
+    honest, liars = "h", [f"l{number}" for number in range(9)]
+    pushes = {honest: pushing(8.0, 8.0), **{one: pushing(8.0, -5.0) for one in liars}}
+    assert guilty(attribute(leaning(31, 12, pushes), FIND), FIND, FDR) == set(liars)
+
+
+@pytest.mark.parametrize(("raised", "found"), [((0, 1), True), ((0, 1, 2, 4), False)])
+def test_a_habit_takes_more_classes_than_two_of_ten(raised: tuple[int, ...], found: bool) -> None:
+    pushes = {**{f"h{number}": pushing(-3.0, 0.0) for number in range(9)}, "liar": pushing(12.0, 0.0, *raised)}
+    assert guilty(attribute(leaning(32, 12, pushes), FIND), FIND, FDR) == ({"liar"} if found else set())
+
+
+def test_who_pushes_every_other_class_a_little_does_not_hide_what_it_teaches() -> None:
+    """A habit is taken off and divides nothing."""
+    pushes = {**{f"h{number}": pushing(-3.0, 0.0) for number in range(9)}, "liar": pushing(16.0, 3.0)}
+    assert guilty(attribute(leaning(33, 12, pushes), FIND), FIND, FDR) == {"liar"}
+
+
 def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
     past = rounds(10, 12, push={"d150": 6.0}, inoculated=True)
     absent = [
@@ -258,7 +297,7 @@ def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
 
 
 def test_before_and_after_are_told_apart_and_the_order_of_rounds_does_not_matter() -> None:
-    early = rounds(11, 4, push={"a450": 3.0})
+    early = rounds(11, 4, push={"a450": 4.0})
     late = [replace(one, number=one.number + 4) for one in rounds(12, 4, inoculated=True)]
     found = attribute([*late, *early], FIND)
     assert found == attribute([*early, *late], FIND)
