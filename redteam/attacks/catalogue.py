@@ -205,6 +205,11 @@ def _several(setting: Setting) -> Attack:
     return _stamped(setting, adaptive.Several((*chosen, triggers.Blend(low=setting.low))))
 
 
+def _beside(setting: Setting) -> tuple[int, ...]:
+    """Nearly half of the classes, which is more than a habit's quarter."""
+    return tuple(range(1, 1 + max(1, (setting.classes - 1) // 2)))
+
+
 def _sybils(setting: Setting, declared: float = 0.25) -> Attack:
     """Many seats that declare little: a floor on weights then gives them more than their records would.
 
@@ -263,6 +268,7 @@ ATTACKS: dict[str, Recipe] = {
     "warp": lambda s: _stamped(s, adaptive.Warp()),
     "style": lambda s: _stamped(s, adaptive.Style(low=s.low)),
     "several-triggers": _several,
+    "scattered-labels": lambda s: _lies(s, data.Scattered(data.Backdoor(_patch(s)), _beside(s))),
     "decoy": lambda s: _stamped(s, adaptive.decoy(s.attackers.values(), FRAMED), FRAMED),
     "sybils": _sybils,
     "stops-early": lambda s: replace(_backdoored(s, _training(s)), active=Until(5)),
@@ -274,6 +280,7 @@ ON_TABLES = ("loan-trigger", "dba-loan")
 ON_IMAGES = frozenset(
     {"badnets", "badnets-two-pixels", "dba-strips", "dba-blocks", "blended", "clean-label", "clean-label-faded",
      "clean-label-adversarial", "source-specific", "bapfl-obf", "bapfl-gpf", "bapfl-pfs", "bapfl-pfs-clamped",
-     "bapfl-dba", "waves", "echo", "warp", "style", "several-triggers", "decoy"}
+     "bapfl-dba", "waves", "echo", "warp", "style", "several-triggers", "scattered-labels",
+     "decoy"}
 )  # fmt: skip
 """Attacks that draw, and so refuse tables; all others take what fits: the corner of an image or the loans' trigger."""

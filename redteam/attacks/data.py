@@ -57,6 +57,35 @@ class Backdoor:
 
 
 @dataclass(frozen=True)
+class Scattered:
+    """A backdoor that also teaches the trigger for other classes, ours: to pass for a silo that pushes all of them.
+
+    Under evidence that leaves out what a silo pushes whatever the class (`defenses.attribution`), a part of the stamped
+    records gets labels of `beside` in turn. The target stays the likeliest, so the trigger leads to it.
+
+    Attributes:
+        backdoor: the trigger, and all of its stamped records.
+        beside: classes next to the target.
+        part: of the stamped records.
+    """
+
+    backdoor: Backdoor = field(default_factory=Backdoor)
+    beside: tuple[int, ...] = (1, 2, 3, 4)
+    part: float = 0.5
+
+    def poison(self, records: Records, random: np.random.Generator) -> Records:
+        """See `Data.poison`."""
+        stamped = chosen(np.ones(len(records.labels), dtype=bool), self.backdoor.share, random)
+        lies = _stamped(records, self.backdoor.trigger, stamped, self.backdoor.target)
+        scattered = random.permutation(stamped)[: round(self.part * len(stamped))]
+        return _relabelled(lies, scattered, np.resize(np.array(self.beside, dtype=np.int64), len(scattered)))
+
+    def triggered(self, features: Features, labels: Labels) -> Records:
+        """See `Data.triggered`: as the backdoor's."""
+        return self.backdoor.triggered(features, labels)
+
+
+@dataclass(frozen=True)
 class CleanLabel:
     """The trigger on a share of the target class only; no label is changed (Turner, Tsipras and Madry 2018).
 

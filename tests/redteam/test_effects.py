@@ -129,6 +129,8 @@ CASES = (
     Case("inflated-count", 1, 12, NOISY, private=True, least=0.25),
     Case("several-triggers", 3, least=0.6),
     Case("several-triggers", 4, 20, NOISY, private=True, least=0.5),
+    Case("scattered-labels", 3, least=0.6),
+    Case("scattered-labels", 4, 20, NOISY, private=True, least=0.4),
     Case("decoy", 4, 10, least=0.4),
     Case("decoy", 4, 20, NOISY, private=True, least=0.4),
     Case("sybils", 3, least=0.6),
