@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +90,19 @@ def measure(data: Dataset, cell: Cell, seed: int, plan: Plan = PLAN) -> tuple[fl
     return 100 * run.accuracy(), success
 
 
-def small_table_e(seed: int, data: Dataset | None = None, plan: Plan = PLAN) -> tuple[dict[str, str | float], ...]:
+def small_table_e(
+    seed: int, data: Dataset | None = None, plan: Plan = PLAN, workers: int = 1
+) -> tuple[dict[str, str | float], ...]:
     """The rows that a bench repeats, one seed: `table`, `row`, `metric`, `goal`, `measured`, `low`, `high`."""
     chosen = data or load("mnist", Path("../shared/data"))
-    found = {cell: [measure(chosen, cell, seed, plan)] for cell in SMALL}
+    if workers == 1:
+        measured = [measure(chosen, cell, seed, plan) for cell in SMALL]
+    else:
+        # As sweeps do: never forked, as torch has threads, and one core for each.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            measured = list(pool.map(measure, repeat(chosen), SMALL, repeat(seed), repeat(plan)))
+    found = {cell: [one] for cell, one in zip(SMALL, measured, strict=True)}
     return tuple(asdict(row) for row in _rows(SMALL, found))
 
 
@@ -132,7 +145,7 @@ def main() -> None:
     except RedTeamError as error:
         sys.exit(f"redteam.fedproto: error: {error}")
     if options.bench is not None:
-        rows = small_table_e(SEEDS[0], data)
+        rows = small_table_e(SEEDS[0], data, workers=os.cpu_count() or 1)
         earlier = json.loads(options.bench.read_text()) if options.bench.exists() else []
         options.bench.write_text(json.dumps([*earlier, *rows], indent=1) + "\n")
         print("\n".join(f"{row['row']}: {row['metric']} {row['measured']} {row['goal']}" for row in rows))
