@@ -280,7 +280,7 @@ ON_TABLES = ("loan-trigger", "dba-loan")
 ON_IMAGES = frozenset(
     {"badnets", "badnets-two-pixels", "dba-strips", "dba-blocks", "blended", "clean-label", "clean-label-faded",
      "clean-label-adversarial", "source-specific", "bapfl-obf", "bapfl-gpf", "bapfl-pfs", "bapfl-pfs-clamped",
-     "bapfl-dba", "waves", "echo", "warp", "style", "several-triggers", "scattered-labels",
-     "decoy"}
+     "bapfl-dba", "waves", "echo", "warp", "style", "several-triggers",
+     "scattered-labels", "decoy"}
 )  # fmt: skip
 """Attacks that draw, and so refuse tables; all others take what fits: the corner of an image or the loans' trigger."""

@@ -63,15 +63,28 @@ def rounds(
     common: float = 0.0,
 ) -> list[Past]:
     """Rounds of noise; `push` adds so many noise deviations along the target's direction, `common` to everybody."""
+    along = np.eye(CLASSES)[TARGET]
+    pushes = {silo: ((push or {}).get(silo, 0.0) + common) * along for silo in counts}
+    return leaning(seed, number, pushes, inoculated, counts)
+
+
+def leaning(
+    seed: int,
+    number: int,
+    pushes: dict[str, np.ndarray],
+    inoculated: bool = True,
+    counts: dict[str, int] | None = None,
+) -> list[Past]:
+    """Rounds in which each silo adds so many noise deviations along the directions of all classes; 200 records each."""
     rng = np.random.default_rng(seed)
     made = []
     for place in range(number):
         one, rows = setting(rng), unit_rows(rng)
         exhibits = []
-        for silo, count in counts.items():
+        for silo, push in pushes.items():
+            count = (counts or {}).get(silo, 200)
             std = noise_std(one, count)
-            lie = (push or {}).get(silo, 0.0) + common
-            exhibits.append(opened(one, silo, count, std * (rng.normal(size=SIZE) + lie * rows[TARGET]), rng))
+            exhibits.append(opened(one, silo, count, std * (rng.normal(size=SIZE) + push @ rows), rng))
         made.append(Past(place + 1, one, exhibits, sketched(rows, PACKING, one.signs), inoculated))
     return made
 
@@ -242,20 +255,6 @@ def test_who_differs_from_the_others_in_every_class_is_not_found() -> None:
             exhibits.append(opened(past.setting, one.silo, one.count, std * rng.normal(size=SIZE) + lean, rng))
         made.append(replace(past, exhibits=exhibits, directions=sketched(rows, PACKING, past.setting.signs)))
     assert not guilty(attribute(made, FIND), FIND, FDR)
-
-
-def leaning(seed: int, number: int, pushes: dict[str, np.ndarray], inoculated: bool = True) -> list[Past]:
-    """Rounds in which each silo adds so many noise deviations along the directions of all classes."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for place in range(number):
-        one, rows = setting(rng), unit_rows(rng)
-        exhibits = []
-        for silo, push in pushes.items():
-            std = noise_std(one, 200)
-            exhibits.append(opened(one, silo, 200, std * (rng.normal(size=SIZE) + push @ rows), rng))
-        made.append(Past(place + 1, one, exhibits, sketched(rows, PACKING, one.signs), inoculated))
-    return made
 
 
 def pushing(target: float, others: float, *raised: int) -> np.ndarray:
