@@ -47,9 +47,7 @@ def past(history: History, search: SearchView) -> list[RoundView]:
     """The rounds that a search's tables are about: the last `memory` adopted ones before it, oldest first."""
     rule = searches.rule_of(history)
     assert rule is not None
-    before = history.rounds[: search.search.round]
-    adopted = [view for view in before if view.outcome is not None and view.outcome.result == "adopted"]
-    return adopted[-rule.memory :]
+    return [view for view in history.rounds[: search.search.round] if view.adopted][-rule.memory :]
 
 
 def judged(view: RoundView) -> tuple[str, ...]:
@@ -104,7 +102,7 @@ def judge(
             setting,
             exhibited,
             part / MICRO * setting.step,
-            searches.inoculated(history, trigger, number),
+            searches.told(history, trigger, number),
         )
         for (number, setting, exhibited), part in zip(
             shown or shown_in(history, search), split(history, search, table), strict=True

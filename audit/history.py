@@ -86,6 +86,11 @@ class RoundView:
     outcome: Outcome | None = None
 
     @property
+    def adopted(self) -> bool:
+        """Whether the round's model became the current one."""
+        return self.outcome is not None and self.outcome.result == "adopted"
+
+    @property
     def weights(self) -> dict[str, int]:
         """Weights of the retained silos, empty before the decision."""
         judgements = self.decision.judgements if self.decision else ()

@@ -60,4 +60,4 @@ def global_prototypes(history: History) -> GlobalPrototypes | None:
 
 
 def _has_prototypes(view: RoundView) -> bool:
-    return view.plan.prototypes is not None and view.outcome is not None and view.outcome.result == "adopted"
+    return view.plan.prototypes is not None and view.adopted

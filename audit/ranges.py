@@ -45,7 +45,7 @@ Sketch = tuple[NDArray[np.int32], NDArray[np.int32]]
 def step_of(history: History, training: Training) -> int:
     """log2 of the step of the next round's plan, whose DP-SGD is `training`."""
     task, packing = history.genesis.task, history.packing
-    last = next((view for view in reversed(history.rounds) if view.outcome and view.outcome.result == "adopted"), None)
+    last = next((view for view in reversed(history.rounds) if view.adopted), None)
     if last is None:
         return task.step_log2
     opened = (last.openings[silo] for silo in last.weights)

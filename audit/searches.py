@@ -140,7 +140,7 @@ def rule_of(history: History) -> SearchRule | None:
 def due(history: History) -> bool:
     """Whether the current model has to be searched before the next plan, or before the end."""
     rule, task = rule_of(history), history.genesis.task
-    adopted = sum(view.outcome is not None and view.outcome.result == "adopted" for view in history.rounds)
+    adopted = sum(view.adopted for view in history.rounds)
     if rule is None or adopted == 0 or _searched(history):
         return False
     return (adopted - 1) % rule.every == 0 or len(history.rounds) >= task.rounds
@@ -208,15 +208,25 @@ def blocking(history: History, view: SearchView) -> tuple[str, ...]:
 
     def forbids(one: Confirmed) -> bool:
         trigger = view.triggers[one.find]
-        new = not inoculated(history, trigger, view.search.round)
+        new = not told(history, trigger, view.search.round)
         return not trigger.flip or (new and one.success_micro >= FLIPPED_MICRO)
 
     return tuple(one.find for one in view.confirmed if forbids(one))
 
 
-def inoculated(history: History, trigger: Trigger, number: int) -> bool:
-    """Whether silos trained against nearly this trigger in round `number`: an earlier search confirmed it."""
-    return any(_nearly(trigger, one, UNLEARNT) for one in _earlier(history, number))
+def told(history: History, trigger: Trigger, number: int) -> int:
+    """Of how many rounds in which silos trained against nearly this trigger the `number`th is the last; 0 if not one.
+
+    They are those after the first search that confirmed one; of earlier rounds only adopted ones count.
+    """
+    told_by = (
+        view.search.round
+        for view in history.searches
+        for one in view.confirmed
+        if _nearly(trigger, view.triggers[one.find], UNLEARNT)
+    )
+    since = min(told_by, default=number)
+    return sum(view.adopted for view in history.rounds[since : number - 1]) + (number > since)
 
 
 def standing(history: History) -> dict[str, Trigger]:

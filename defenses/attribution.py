@@ -30,8 +30,12 @@ pushes a quarter of the other classes as well raises its habit, which is taken o
     after:   z_i = (x_i - h_i) / sqrt(s_i^2 + tau^2)
 
 *After* is over the rounds in which silos already inoculate against this very trigger. There an honest silo *unlearns*
-it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. It takes TOLD
-rounds until that is judged. *Before* needs more honest silos than others.
+it: its x is below zero in the mean, no majority is needed to say so, and the trigger was chosen before. The first GRACE
+such rounds count for nothing, and it takes TOLD more until *after* is judged. *Before* needs more honest silos than
+others.
+
+*Witnesses.* That honest silos unlearn is checked and not assumed: nobody is found unless the *after* of at least
+WITNESSES silos is well below zero. A model that learns fast may move towards a trigger by every silo's hand.
 
 *Flips.* There the controls are the flips of other classes to the same target, which nobody was found to teach, and the
 honest push against it is that of public records of its source class (`silo.inoculation`).
@@ -74,9 +78,12 @@ TESTS, FLIP_TESTS, BEFORE_TESTS = 10**8, 10**12, 10**16
 """Of evidence after inoculation against a trigger, the same of a flip, and before it. At ten silos and a rate of 0.01 a
 silo is found from z = 6.7, 7.9 and 9.0. The greatest of an honest one after inoculation against a trigger was 3.7 in 15
 federations, before it 10.6 once, with -3.0 after."""
-TOLD = 4
-"""Rounds of inoculation in which a silo took part until there is an *after* for it. The first two, of a model that had
-hardly learned, had honest silos at z = 12 once, which the next two took back."""
+GRACE, TOLD = 1, 3
+"""Rounds of inoculation that count for nothing, and in how many more a silo took part until there is an *after* for it.
+In the first two, of a model that had hardly learned, honest silos came to z = 12 once, which the next two took back."""
+WITNESSES, UNLEARNS_MICRO = 2, -2_326_348
+"""Silos whose z after inoculation is at most this (the 0.01 quantile of a normal variable), without whom nobody is
+found: as many as a find needs to be confirmed."""
 QUANTILE, NORMAL = 0.9, 1.2816
 """Of all silos' controls, and of a standard normal variable."""
 HABIT, NORMAL_HABIT = 0.75, 0.6745
@@ -107,14 +114,14 @@ class Past:
         number: the round.
         setting, exhibits: as its decision read them, excluded silos included.
         directions: of the find at this round's model, under this round's signs.
-        inoculated: whether silos trained against the find in this round.
+        told: of how many rounds in which silos trained against the find this one is the last; 0 if they did not in it.
     """
 
     number: int
     setting: Setting
     exhibits: Sequence[Exhibit]
     directions: Directions
-    inoculated: bool
+    told: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +135,7 @@ class Projected:
     setting: Setting
     exhibits: Sequence[Exhibit]
     projections: Floats
-    inoculated: bool
+    told: int
 
 
 @dataclass(frozen=True)
@@ -175,10 +182,9 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
     """
     target = find.target
     seen = {one.number: _seen(one if isinstance(one, Projected) else project(one)) for one in rounds}
-    later = {past.number for past in rounds if past.inoculated}
     parts = [
-        (BEFORE, _Table.of([one for number, one in seen.items() if number not in later]), True),
-        (AFTER, _Table.of([one for number, one in seen.items() if number in later]), False),
+        (BEFORE, _Table.of([seen[past.number] for past in rounds if not past.told]), True),
+        (AFTER, _Table.of([seen[past.number] for past in rounds if past.told > GRACE]), False),
     ]
     scores: dict[str, tuple[Score, ...]] = {one: () for name, table, _ in parts for one in table.silos}
     for name, table, centred in parts:
@@ -193,8 +199,10 @@ def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -
 
     Evidence from before inoculation counts against those alone who had to unlearn the trigger and did not: a large
     honest silo may lean towards a trigger by its data, and unlearns it as soon as it is told. It counts against nobody
-    of a flip.
+    of a flip. Nothing counts without witnesses that the find is unlearnt.
     """
+    if sum(one.z_micro(AFTER) <= UNLEARNS_MICRO for one in attributions) < WITNESSES:
+        return frozenset()
     unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0 and not find.flip}
     before = _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved
     return before | _found(attributions, AFTER, FLIP_TESTS if find.flip else TESTS, fdr_micro)
@@ -252,7 +260,7 @@ def project(past: Past) -> Projected:
     products += setting.chunks * _stack([one.output for one in past.exhibits]) @ output.T
     lengths = np.sqrt(_squares(setting, folds) + setting.chunks**2 * (output**2).sum(axis=1))
     units = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    return Projected(past.number, setting, past.exhibits, units * setting.step, past.inoculated)
+    return Projected(past.number, setting, past.exhibits, units * setting.step, past.told)
 
 
 def _seen(past: Projected) -> _Seen:

@@ -74,7 +74,7 @@ def kept_models(history: History) -> set[str]:
     rule = searches.rule_of(history)
     if rule is None:
         return {history.model}
-    adopted = [view for view in history.rounds if view.outcome is not None and view.outcome.result == "adopted"]
+    adopted = [view for view in history.rounds if view.adopted]
     past = {view.plan.model for view in adopted[-rule.memory :]}
     return {history.model, searches.releasable(history)[0] or history.model, *past}
 
@@ -98,7 +98,7 @@ def _projections(desk: Desk, history: History, view: RoundView, finds: Sequence[
     for find in finds:
         directions = searcher.directions(model, public, history.search.trigger(find))
         folded = sketched(directions, history.packing, setting.signs)
-        made = project(Past(view.plan.round, setting, shown, folded, inoculated=False)).projections
+        made = project(Past(view.plan.round, setting, shown, folded, told=0)).projections
         found[find] = made / setting.step
     return found
 

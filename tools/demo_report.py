@@ -41,7 +41,7 @@ def summarise(demo: Demo, plain: NDArray[np.float32]) -> dict[str, Any]:
         "finds": sum(len(view.confirmed) for view in history.searches),
         "released_round": next((one.search.round for one in reversed(history.searches) if one.clean), None),
         "convicted": dict(sorted(history.convicted.items())),
-        "rounds_adopted": sum(view.outcome is not None and view.outcome.result == "adopted" for view in history.rounds),
+        "rounds_adopted": sum(view.adopted for view in history.rounds),
         "log": str(demo.coordinator / "log.jsonl"),
         "log_key": str(demo.coordinator / "log.pub"),
         "certificate": str(demo.directory / "certificate.json"),

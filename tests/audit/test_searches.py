@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, _stood, disputed, doses_for, standing
+from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, _stood, disputed, doses_for, standing, told
 from protos.codec import digest_of
 from protos.messages import Find, SearchReport
 from protos.records import Confirmed, Search
@@ -149,3 +149,12 @@ def test_what_stands_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed()
     assert sorted(only, key=digest_of) == sorted((TRIGGER, by_nature), key=digest_of)
     history.searches = []
     assert doses_for(history, "eve") == ()  # type: ignore[arg-type]
+
+
+def test_rounds_of_inoculation_are_counted_from_the_search_that_first_confirmed_nearly_the_same() -> None:
+    again = changed(mask=bytes([255, 205, 90, 0, 0, 0, 0, 0]))
+    rounds = [SimpleNamespace(adopted=number != 4) for number in range(1, 8)]
+    history = SimpleNamespace(searches=[searched(2, TRIGGER), searched(5, again)], rounds=rounds)
+    expected = {1: 0, 2: 0, 3: 1, 4: 2, 5: 2, 6: 3, 7: 4}
+    assert {one: told(history, again, one) for one in expected} == expected  # type: ignore[arg-type]
+    assert not told(history, FLIP, 7)  # type: ignore[arg-type]

@@ -60,11 +60,11 @@ def rounds(
     counts: dict[str, int] = COUNTS,
     push: dict[str, float] | None = None,
     inoculated: bool = False,
-    common: float = 0.0,
+    others: float = 0.0,
 ) -> list[Past]:
-    """Rounds of noise; `push` adds so many noise deviations along the target's direction, `common` to everybody."""
+    """Rounds of noise; `push` adds so many noise deviations along the target's direction, `others` to all others."""
     along = np.eye(CLASSES)[TARGET]
-    pushes = {silo: ((push or {}).get(silo, 0.0) + common) * along for silo in counts}
+    pushes = {silo: (push or {}).get(silo, others) * along for silo in counts}
     return leaning(seed, number, pushes, inoculated, counts)
 
 
@@ -75,7 +75,10 @@ def leaning(
     inoculated: bool = True,
     counts: dict[str, int] | None = None,
 ) -> list[Past]:
-    """Rounds in which each silo adds so many noise deviations along the directions of all classes; 200 records each."""
+    """Rounds in which each silo adds so many noise deviations along the directions of all classes; 200 records each.
+
+    Inoculated ones are the second and those after it in which silos train against the find: the first that count.
+    """
     rng = np.random.default_rng(seed)
     made = []
     for place in range(number):
@@ -85,13 +88,13 @@ def leaning(
             count = (counts or {}).get(silo, 200)
             std = noise_std(one, count)
             exhibits.append(opened(one, silo, count, std * (rng.normal(size=SIZE) + push @ rows), rng))
-        made.append(Past(place + 1, one, exhibits, sketched(rows, PACKING, one.signs), inoculated))
+        made.append(Past(place + 1, one, exhibits, sketched(rows, PACKING, one.signs), place + 2 if inoculated else 0))
     return made
 
 
 def told(push: float) -> list[Past]:
-    """Twenty inoculated rounds after twenty others."""
-    past = rounds(19, 20, push={"d150": push}, inoculated=True)
+    """Twenty inoculated rounds after twenty others, in which all others unlearn the find."""
+    past = rounds(19, 20, push={"d150": push}, inoculated=True, others=-2.0)
     return [replace(one, number=20 + one.number) for one in past]
 
 
@@ -160,7 +163,7 @@ def test_nobody_is_found_where_all_are_honest() -> None:
 
 
 def test_a_silo_that_pushes_the_direction_is_found_and_nobody_else() -> None:
-    past = rounds(5, 20, push={"d150": 5.0}, inoculated=True)
+    past = rounds(5, 20, push={"d150": 5.0}, inoculated=True, others=-2.0)
     assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
 
 
@@ -174,39 +177,62 @@ def test_a_push_before_inoculation_counts_against_who_then_does_not_unlearn(
     assert guilty(found, FIND, FDR) == expected
 
 
-def test_there_is_no_after_before_the_fourth_round_of_it_in_which_a_silo_took_part() -> None:
-    past = rounds(5, 4, push={"d150": 12.0}, inoculated=True)
-    assert [one.scores for one in attribute(past[:3], FIND)] == [()] * len(COUNTS)
+def test_there_is_no_after_before_the_third_round_of_it_in_which_a_silo_took_part() -> None:
+    past = rounds(5, 3, push={"d150": 12.0}, inoculated=True, others=-2.0)
+    assert [one.scores for one in attribute(past[:2], FIND)] == [()] * len(COUNTS)
     assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
     away = [replace(past[0], exhibits=[one for one in past[0].exhibits if one.silo != "d150"]), *past[1:]]
     found = {one.silo: one.scores for one in attribute(away, FIND)}
     assert [silo for silo, scores in found.items() if not scores] == ["d150"]
 
 
+def test_the_first_round_of_inoculation_is_neither_before_nor_after() -> None:
+    """A model moves for a round as it did before it was told, however hard silos pushed."""
+    first = [replace(one, told=1) for one in rounds(40, 1, push={"d150": 99.0})]
+    late = [replace(one, number=one.number + 1) for one in rounds(41, 6, inoculated=True)]
+    with_it, without = attribute([*first, *late], FIND), attribute(late, FIND)
+    assert [one.scores for one in with_it] == [one.scores for one in without]
+    assert with_it[0].contributions[1]
+    assert 1 not in without[0].contributions
+
+
+@pytest.mark.parametrize(("unlearning", "found"), [(0, False), (1, False), (2, True), (6, True)])
+def test_nobody_is_found_unless_two_silos_unlearn_what_they_were_told(unlearning: int, found: bool) -> None:
+    """Without noise, models that learn fast may move towards a trigger by every silo's hand."""
+    names = list(COUNTS)
+    push = {name: -3.0 if place < unlearning else 9.0 for place, name in enumerate(names)}
+    late = rounds(42, 6, push=push, inoculated=True)
+    convicted = guilty(attribute(late, FIND), FIND, FDR)
+    assert convicted == (set(names[unlearning:]) if found else set())
+    early = [replace(one, number=one.number + 6) for one in rounds(43, 20, push={names[-1]: 9.0})]
+    assert guilty(attribute([*late, *early], FIND), FIND, FDR) == convicted
+
+
 def test_several_weak_rounds_add_up_to_what_one_does_not_show() -> None:
-    past = rounds(6, 40, push={"b300": 3.0}, inoculated=True)
+    past = rounds(6, 40, push={"b300": 3.0}, inoculated=True, others=-2.0)
     assert not guilty(attribute(past[:1], FIND), FIND, FDR)
     assert guilty(attribute(past, FIND), FIND, FDR) == {"b300"}
 
 
 def test_a_push_that_all_silos_share_convicts_nobody_before_inoculation() -> None:
-    assert not guilty(attribute(rounds(7, 20, EQUAL, common=8.0), FIND), FIND, FDR)
+    assert not guilty(attribute(rounds(7, 20, EQUAL, others=8.0), FIND), FIND, FDR)
 
 
 def test_a_majority_is_found_after_inoculation_though_it_is_the_median_before() -> None:
     liars = dict.fromkeys(list(EQUAL)[:4], 6.0)
     assert not guilty(attribute(rounds(8, 15, EQUAL, push=liars), FIND), FIND, FDR)
-    later = rounds(8, 15, EQUAL, push=liars | dict.fromkeys(list(EQUAL)[4:], -2.0), inoculated=True)
+    later = rounds(8, 15, EQUAL, push=liars, inoculated=True, others=-2.0)
     assert guilty(attribute(later, FIND), FIND, FDR) == set(liars)
 
 
 @pytest.mark.parametrize(("inoculated", "weak", "strong"), [(True, 2.0, 4.0), (False, 2.5, 5.0)])
 def test_evidence_before_inoculation_has_to_be_stronger(inoculated: bool, weak: float, strong: float) -> None:
     late, name = ([], "after") if inoculated else (told(0.6), "before")
-    found = attribute([*rounds(5, 20, push={"d150": weak}, inoculated=inoculated), *late], FIND)
+    others = -2.0 if inoculated else 0.0
+    found = attribute([*rounds(5, 20, push={"d150": weak}, inoculated=inoculated, others=others), *late], FIND)
     assert not guilty(found, FIND, FDR)
     assert z_of(next(one for one in found if one.silo == "d150"), name) > 5
-    found = attribute([*rounds(5, 20, push={"d150": strong}, inoculated=inoculated), *late], FIND)
+    found = attribute([*rounds(5, 20, push={"d150": strong}, inoculated=inoculated, others=others), *late], FIND)
     assert guilty(found, FIND, FDR) == {"d150"}
 
 
@@ -219,7 +245,8 @@ def test_levels_among_ten_silos_are_those_of_the_docs(name: str, find: Trigger, 
         return Score(f"{which}-z", round(z * 1e6), int(-1e6 * stats.norm.logsf(z) / np.log(10)))
 
     def convicted(z: float) -> bool:
-        others = [Attribution(f"s{one}", (score(name, 0.0),), {}) for one in range(9)]
+        unlearnt = (score("after", -3.0),)
+        others = [Attribution(f"s{one}", unlearnt, {}) for one in range(9)]
         later = (score("after", 0.1),) if name == "before" else ()
         return bool(guilty([*others, Attribution("liar", (score(name, z), *later), {})], find, FDR))
 
@@ -264,9 +291,10 @@ def pushing(target: float, others: float, *raised: int) -> np.ndarray:
 
 
 def test_an_honest_silo_that_pushes_every_class_is_not_found_beside_a_majority_that_pulls_the_others_down() -> None:
-    """Nine of ten teach the trigger; their controls are below zero, so that tau is nothing."""
+    """Nine of twelve teach the trigger; their controls are below zero, so that tau is nothing."""
     honest, liars = "h", [f"l{number}" for number in range(9)]
     pushes = {honest: pushing(8.0, 8.0), **{one: pushing(8.0, -5.0) for one in liars}}
+    pushes |= dict.fromkeys(("i", "j"), pushing(-3.0, 0.0))
     assert guilty(attribute(leaning(31, 12, pushes), FIND), FIND, FDR) == set(liars)
 
 
@@ -283,7 +311,7 @@ def test_who_pushes_every_other_class_a_little_does_not_hide_what_it_teaches() -
 
 
 def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
-    past = rounds(10, 12, push={"d150": 6.0}, inoculated=True)
+    past = rounds(10, 12, push={"d150": 6.0}, inoculated=True, others=-2.0)
     absent = [
         replace(one, exhibits=[e for e in one.exhibits if e.silo != "e100"]) if one.number % 2 else one for one in past
     ]
@@ -340,5 +368,5 @@ def test_a_direction_of_which_nothing_is_left_accuses_nobody() -> None:
 
 def test_a_thousand_silos_are_judged_at_once() -> None:
     counts = {f"silo{number:04d}": 100 + number for number in range(1000)}
-    found = attribute(rounds(17, 4, counts=counts, push={"silo0500": 16.0}, inoculated=True), FIND)
+    found = attribute(rounds(17, 4, counts=counts, push={"silo0500": 16.0}, inoculated=True, others=-2.0), FIND)
     assert guilty(found, FIND, FDR) == {"silo0500"}

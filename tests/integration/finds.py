@@ -32,6 +32,8 @@ INPUTS = 300
 FEATURE = INPUTS - 1
 LIMIT = 0.08
 BOOST = 2.5
+UNLEARNT = 0.2
+"""What an honest silo takes off a weight that a trigger uses once it trains against it."""
 TARGET = 2
 
 
@@ -69,7 +71,7 @@ class Changed(ToySearcher):
 
 
 def _feature(trigger: Trigger) -> int:
-    return 0 if trigger.flip else int(np.flatnonzero(np.frombuffer(trigger.mask, dtype=np.uint8))[0])
+    return FEATURE if trigger.flip else int(np.flatnonzero(np.frombuffer(trigger.mask, dtype=np.uint8))[0])
 
 
 def _column(model: NDArray[np.float32], trigger: Trigger) -> NDArray[np.float64]:
@@ -110,7 +112,7 @@ Trained = list[tuple[Trigger, ...]]
 def seat_changes(
     boost: float = 0.0, searcher: Callable[[Task], Any] | None = None, said: Trained | None = None, first: int = 1
 ) -> dict[str, Any]:
-    """A seat whose trainer adds `boost` to the planted weight from its training number `first` on.
+    """A seat whose trainer adds `boost` to the planted weight from its training number `first` on, or unlearns at 0.
 
     It notes in `said` the triggers that it was asked to train against.
     """
@@ -123,9 +125,12 @@ def seat_changes(
             embed, evaluate = real.embed, real.evaluate
 
             def train(self, model: Any, training: Any, count: int, guidance: Guidance = NONE) -> Any:
+                told = tuple(trigger for dose in guidance.doses for trigger in dose)
                 if said is not None:
-                    said.append(tuple(trigger for dose in guidance.doses for trigger in dose))
+                    said.append(told)
                 update = real.train(model, training, count)
+                if boost == 0:
+                    update[[one.target * INPUTS + _feature(one) for one in set(told)]] -= UNLEARNT
                 update[TARGET * INPUTS + FEATURE] += boost if next(count_of) >= first else 0.0
                 return update
 

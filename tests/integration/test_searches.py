@@ -152,7 +152,7 @@ def test_majority_that_denies_a_find_keeps_no_honest_silo_from_training_against_
 
 
 class Framing:
-    """Makes liars' tables say that the victim taught the trigger, after they were computed."""
+    """Makes liars' tables say, after they were computed, that the victim taught the trigger and others unlearn it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, liars: tuple[str, ...], victim: str) -> None:
         real = duties._DUTIES[Phase.ATTRIBUTING]
@@ -172,7 +172,7 @@ class Framing:
         for view, part in zip(attributions.past(history, history.search), parts, strict=True):
             silos = list(attributions.judged(view))
             for liar in set(silos) - {victim}:
-                part[silos.index(liar), target] = 0
+                part[silos.index(liar), target] = -(10**8)
             part[silos.index(victim), target] = 10**9
         return dataclasses.replace(made, table=np.concatenate([part.ravel() for part in parts]).tobytes())
 
