@@ -27,6 +27,7 @@ from silo import duties
 from silo.identity import SiloIdentity
 from silo.link import BadSiloDirectory
 from silo.overview import _releasable
+from tests.integration import finds
 from tests.integration.bench import closed, in_phase, replay
 from tests.integration.federation import SILOS
 from tests.integration.finds import BOOST, Changed, searching, seat, seat_changes, trigger
@@ -61,6 +62,20 @@ def test_poisoner_is_found_convicted_and_its_trigger_is_trained_against(tmp_path
     assert said == [(), *[(trigger(),)] * 2, *[(trigger(), trigger())] * 4], "what came back gets a dose of its own"
     assert federation.errors == {}
     assert replay(federation).chain.digest == history.chain.digest
+
+
+def test_nobody_is_convicted_where_the_others_do_not_unlearn_what_they_were_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finds, "UNLEARNT", 0.0)
+    federation = searching(tmp_path, {LIAR: seat_changes(BOOST)}, rounds=5)
+    history = federation.run()
+    assert history.search.attributed is not None
+    (case,) = history.search.attributed.cases
+    (liar,) = [part for part in case.parts if part.silo == LIAR]
+    assert [score.value_micro > 9 * MICRO for score in liar.scores if score.name == "after-z"] == [True]
+    assert history.convicted == {}
+    assert federation.errors == {}
 
 
 def test_report_of_another_model_is_refused(tmp_path: Path) -> None:
