@@ -32,7 +32,7 @@ INPUTS = 300
 FEATURE = INPUTS - 1
 LIMIT = 0.08
 BOOST = 2.5
-UNLEARNT = 0.2
+UNLEARNT = 0.12
 """What an honest silo takes off a weight that a trigger uses once it trains against it."""
 TARGET = 2
 
