@@ -225,7 +225,7 @@ def told(history: History, trigger: Trigger, number: int) -> int:
         for one in view.confirmed
         if _nearly(trigger, view.triggers[one.find], UNLEARNT)
     )
-    since = min(told_by, default=number)
+    since = next(told_by, number)  # searches are in order
     return sum(view.adopted for view in history.rounds[since : number - 1]) + (number > since)
 
 

@@ -77,7 +77,7 @@ DIRECTION_SCALE = 2**20
 TESTS, FLIP_TESTS, BEFORE_TESTS = 10**8, 10**12, 10**16
 """Of evidence after inoculation against a trigger, the same of a flip, and before it. At ten silos and a rate of 0.01 a
 silo is found from z = 6.7, 7.9 and 9.0. The greatest of an honest one after inoculation against a trigger was 3.7 in 15
-federations, before it 10.6 once, with -3.0 after."""
+federations and 12.3 in one of 18 later runs, before it 10.6 once, with -3.0 after."""
 GRACE, TOLD = 1, 3
 """Rounds of inoculation that count for nothing, and in how many more a silo took part until there is an *after* for it.
 In the first two, of a model that had hardly learned, honest silos came to z = 12 once, which the next two took back."""

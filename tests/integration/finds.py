@@ -112,8 +112,9 @@ Trained = list[tuple[Trigger, ...]]
 def seat_changes(
     boost: float = 0.0, searcher: Callable[[Task], Any] | None = None, said: Trained | None = None, first: int = 1
 ) -> dict[str, Any]:
-    """A seat whose trainer adds `boost` to the planted weight from its training number `first` on, or unlearns at 0.
+    """A seat whose trainer adds `boost` to the planted weight from its training number `first` on.
 
+    Without a boost it unlearns what it is told, as an honest silo does.
     It notes in `said` the triggers that it was asked to train against.
     """
     count_of = itertools.count(1)
