@@ -6,7 +6,7 @@ STAMP := .venv/.stamp
 
 DATA ?= ../shared/data
 # Long cells first, so that no core waits at the end.
-SWEEPS := $(patsubst %,redteam/scenarios/%.toml,h a c f g)
+SWEEPS := $(patsubst %,redteam/scenarios/%.toml,h a c f e g)
 
 setup: $(STAMP)
 
@@ -59,7 +59,6 @@ bench-redteam: setup
 	rm -rf build/bench/cells
 	$(PY) -m redteam.cli sweep $(SWEEPS) --out build/bench/cells --data $(DATA)
 	$(PY) -m redteam.cli table $(SWEEPS) --out build/bench/cells --json build/bench/redteam.json
-	$(PY) -m redteam.fedproto --data $(DATA) --bench build/bench/redteam.json
 
 clean:
 	rm -rf build .venv

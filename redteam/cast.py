@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from redteam.attacks.attack import Attack
-from redteam.attacks.catalogue import Setting, attackers, example
+from redteam.attacks.catalogue import Setting, attackers
 from redteam.attacks.data import Semantic
 from redteam.attacks.prototypes import Bapfl
 from redteam.attacks.triggers import side_of
@@ -111,12 +111,13 @@ def adjusted(attack: Attack, spec: AttackSpec) -> Attack:
         data=with_parameters(attack.data, spec.data, "attack.data"),
         local=with_parameters(attack.local, spec.local, "attack.local"),
         updates=updates,
+        prototypes=with_parameters(attack.prototypes, spec.prototypes, "attack.prototypes"),
         active=lambda number: within(number) and own(number),
     )
 
 
 def with_parameters(part: Part, parameters: Mapping[str, Any], key: str) -> Part:
-    """A dataclass with some fields replaced; BadScenario for one that it has not."""
+    """A dataclass with some fields replaced, nested ones by a table; BadScenario for one that it has not."""
     known = [one.name for one in fields(part)] if is_dataclass(part) else []
     for name in parameters:
         if name not in known:
@@ -124,14 +125,14 @@ def with_parameters(part: Part, parameters: Mapping[str, Any], key: str) -> Part
             raise BadScenario(f"scenario: {key}.{name} is unknown; {allowed}")
     if not parameters:
         return part
-    changed: Part = replace(part, **parameters)  # type: ignore[type-var]
+    own = {name: _value(getattr(part, name), value, f"{key}.{name}") for name, value in parameters.items()}
+    changed: Part = replace(part, **own)  # type: ignore[type-var]
     return changed
 
 
-def require_parameters(spec: AttackSpec) -> None:
-    """Refuse parameters that the attack has not, before any data are read; raises BadScenario."""
-    if spec.name != NO_ATTACK:
-        adjusted(example(spec.name), spec)
+def _value(old: Any, new: Any, key: str) -> Any:
+    """`new`, or `old` with some fields replaced where it is a part of its own."""
+    return with_parameters(old, new, key) if is_dataclass(old) and isinstance(new, Mapping) else new
 
 
 def triggered(crew: Mapping[str, Attack], split: Split, test: Records) -> Records | None:

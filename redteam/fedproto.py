@@ -1,4 +1,4 @@
-"""FedProto (Tan et al. 2022): personal models that share class prototypes only, and BAPFL's attacks on it; table E.
+"""FedProto (Tan et al. 2022): personal models that share class prototypes only, and BAPFL's attacks on it.
 
 A silo's loss is cross-entropy plus λ times the squared distance of each embedding to its class's global prototype. Of
 the round of production it keeps the prototype stage alone: what a silo sends is made by `silo.releases` (clipped class
@@ -12,7 +12,7 @@ Silos are drawn as in FedProto's code: `ways` ± `deviation` classes of ten, `sh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +27,7 @@ from redteam.attacks.parts import Features, Floats, Labels, Trigger
 from redteam.attacks.prototypes import TriggerSearch
 from redteam.attacks.trigger_search import learn_trigger
 from redteam.datasets import Dataset
-from redteam.prototype_defences import Combine, Sent, mean
+from redteam.prototype_defences import Combine, Combined, Sent, mean
 from silo import models
 from silo.data import Records
 from silo.entropy import Entropy, OsEntropy
@@ -42,7 +42,7 @@ class Plan:
     """One run.
 
     Attributes:
-        sizes: layer widths of every personal model; the paper has a small CNN.
+        sizes, activation: layer widths of every personal model; the paper has a small CNN.
         silos, ways, shots, deviation: FedProto's population.
         rounds, epochs, batch, learning_rate: of local SGD.
         pull: λ.
@@ -50,11 +50,12 @@ class Plan:
             whose bound on sampling is in units of it.
         noise_micro: multiplier of the noise on prototypes and class counts; 0 is none, as in the papers.
         inoculate: whether honest silos search their own model for triggers and learn the right label under them.
-        every: in which rounds they search.
+        every: they search after every so many rounds, from the first.
         search: how they search.
     """
 
     sizes: tuple[int, ...] = (784, 64, 10)
+    activation: str = "relu"
     silos: int = 20
     ways: int = 3
     shots: int = 100
@@ -80,7 +81,7 @@ def population(data: Dataset, plan: Plan, random: np.random.Generator) -> dict[s
         own = random.choice(data.classes, min(ways, data.classes), replace=False)
         mine = _drawn(data.labels, own, shots, random)
         held = _drawn(data.test_labels, own, 100, random)
-        made[f"p{number:02d}"] = Records(
+        made[f"s{number:03d}"] = Records(
             data.features[mine], data.labels[mine], data.test_features[held], data.test_labels[held]
         )
     return made
@@ -104,7 +105,7 @@ class Federation:
         self.learner = Learner(self.task.model)
         self.models = {name: initial_model(self.task.model, seed) for name in silos}
         self.consensus: Floats | None = None
-        self.verdicts: list[dict[str, float]] = []
+        self.rounds: list[Combined] = []
         self.seed = seed
         classes = self.task.layout.classes
         self.counts = {
@@ -118,14 +119,14 @@ class Federation:
         }
         self._remedies: dict[str, dict[int, Trigger]] = {name: {} for name in silos}
 
-    def run(self) -> Federation:
-        """All rounds; itself."""
+    def run(self, after: Callable[[], None] = lambda: None) -> Federation:
+        """All rounds, with a call after each; itself."""
         for number in range(self.plan.rounds):
             for name in self.silos:
                 self._train(name, number)
-            sent = self._sent()
-            self.consensus, weights = self.combine(sent)
-            self.verdicts.append(weights)
+            self.rounds.append(self.combine(self._sent()))
+            self.consensus = self.rounds[-1].consensus
+            after()
         return self
 
     @property
@@ -135,9 +136,12 @@ class Federation:
 
     def accuracy(self) -> float:
         """Mean over benign silos of the accuracy on test images of their own classes."""
-        return float(
-            np.mean([self._share(n, own.holdout_features, own.holdout_labels) for n, own in self.benign.items()])
-        )
+        return float(np.mean([self.right(name) for name in self.benign]))
+
+    def right(self, name: str) -> float:
+        """Accuracy of one silo's model on test images of its own classes."""
+        own = self.silos[name]
+        return self._share(name, own.holdout_features, own.holdout_labels)
 
     def success(self, triggers: Mapping[int, Trigger]) -> float:
         """Mean over benign silos and their classes j: share of other classes' test images that trigger j turns to j."""
@@ -177,7 +181,7 @@ class Federation:
 
     def _train(self, name: str, number: int) -> None:
         own, plan = self.silos[name], self.plan
-        if plan.inoculate and name not in self.attacking and number % plan.every == plan.every - 1:
+        if plan.inoculate and name not in self.attacking and number % plan.every == 1 % plan.every and number:
             self._search(name, own)
         module = self.learner.load(self.models[name])
         optimizer = torch.optim.SGD(module.parameters(), lr=plan.learning_rate)
@@ -231,14 +235,8 @@ def _drawn(labels: Labels, classes: NDArray[np.int64], number: int, random: np.r
 
 def _task(plan: Plan) -> Task:
     """A task that carries the prototype rule; its training parameters are not used."""
-    spec = ModelSpec("mlp", plan.sizes, "relu")
+    spec = ModelSpec("mlp", plan.sizes, plan.activation)
     layout = layout_for(spec, "0" * 64)
     rule = PrototypeRule(round(plan.clip * MICRO), max(1, plan.noise_micro), 1)
     training, budget = Training(MICRO, 1, MICRO, MICRO, 1), Budget(8 * MICRO, 10_000)
     return Task("fedproto", spec, layout, "0" * 64, plan.rounds, training, rule, 1, 1, 1, budget, -6, 2)
-
-
-if __name__ == "__main__":
-    from redteam.table_e import main
-
-    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,16 +51,29 @@ class Sent:
         return np.asarray(self.sums * self.unit / np.maximum(self.weights, 1)[..., None], dtype=np.float64)
 
 
-Combine = Callable[[Sent], tuple[Floats, dict[str, float]]]
-"""Global prototypes, float64[classes, width], and each silo's factor beside its plain weight, 1 for all by default."""
+class Combined(NamedTuple):
+    """Global prototypes and what became of the silos.
+
+    Attributes:
+        consensus: float64[classes, width].
+        factors: by silo, beside its plain weight.
+        suspected: silos whose weight was lowered on suspicion.
+    """
+
+    consensus: Floats
+    factors: dict[str, float]
+    suspected: frozenset[str] = frozenset()
 
 
-def mean(sent: Sent) -> tuple[Floats, dict[str, float]]:
+Combine = Callable[[Sent], Combined]
+
+
+def mean(sent: Sent) -> Combined:
     """FedProto's own, eq. 6: the mean by record counts."""
-    return _mean(sent, np.ones(len(sent.silos))), dict.fromkeys(sent.silos, 1.0)
+    return Combined(_mean(sent, np.ones(len(sent.silos))), dict.fromkeys(sent.silos, 1.0))
 
 
-def fedpd(sent: Sent) -> tuple[Floats, dict[str, float]]:
+def fedpd(sent: Sent) -> Combined:
     """The cosine-robust mean in FedPD's style (`defenses.robust.cosine_prototypes`), class by class."""
     rule, random = aggregation.get("fedpd"), np.random.default_rng(0)
     means, weights = sent.means, sent.weights
@@ -68,7 +82,7 @@ def fedpd(sent: Sent) -> tuple[Floats, dict[str, float]]:
         who = weights[:, label] > 0
         if who.any():
             centre[label] = rule(means[who, label], weights[who, label], 0, random)
-    return centre, dict.fromkeys(sent.silos, 1.0)
+    return Combined(centre, dict.fromkeys(sent.silos, 1.0))
 
 
 class PrototypeGuard(Guard):
@@ -88,15 +102,20 @@ class PrototypeGuard(Guard):
         )
 
 
-def guard(sent: Sent) -> tuple[Floats, dict[str, float]]:
+def guard(sent: Sent) -> Combined:
     """The mean with the weights that the Guard's evidence on prototypes gives, under floor and cap of the policy."""
     setting, exhibits = _setting(sent), _exhibits(sent)
     with registry.registered(PrototypeGuard()):
-        judged = {one.silo: one.weight for one in decide(setting, exhibits, PrototypeGuard.name, {})}
+        judged = {one.silo: one for one in decide(setting, exhibits, PrototypeGuard.name, {})}
     counts = {one.silo: one.count for one in exhibits}
     plain = integer_weights(counts, {}, setting.floor, setting.cap, TOTAL_WEIGHT)
-    factors = {silo: judged[silo] / max(1, plain[silo]) for silo in sent.silos}
-    return _mean(sent, np.array([factors[silo] for silo in sent.silos])), factors
+    factors = {silo: judged[silo].weight / max(1, plain[silo]) for silo in sent.silos}
+    suspected = frozenset(silo for silo, one in judged.items() if one.verdict == "suspected")
+    return Combined(_mean(sent, np.array([factors[silo] for silo in sent.silos])), factors, suspected)
+
+
+COMBINATIONS: dict[str, Combine] = {"fedpd": fedpd, "guard": guard, "plain": mean}
+"""Defences of the mode `personal`, by name."""
 
 
 def _mean(sent: Sent, factors: Floats) -> Floats:

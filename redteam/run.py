@@ -43,6 +43,10 @@ def run(scenario: Scenario, data: Path, on_round: Callable[[int, int], None] | N
     """
     # One core for each run: a sweep has a process for each core.
     _use_one_core(scenario)
+    if scenario.mode == "personal":
+        from redteam.personal import run as run_personal  # torch, which linear models do without
+
+        return run_personal(scenario, data, on_round)
     world = build(scenario, data)
     runners: list[_Runner] = []
     rule = arguments.registered(world, lambda: runners[0] if runners else None)

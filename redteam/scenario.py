@@ -25,6 +25,7 @@ FEATURES = ("none", "scattering")
 SCHEDULES = ("constant", "cosine")
 ACTIVATIONS = ("relu", "tanh")
 BY = ("silos", "weight")
+MODES = ("weights", "personal")
 
 
 def _number(default: float, low: float, high: float) -> Any:
@@ -53,8 +54,9 @@ def _attacks() -> Iterable[str]:
 
 def _defenses() -> Iterable[str]:
     from redteam import arguments
+    from redteam.prototype_defences import COMBINATIONS
 
-    return arguments.names()
+    return sorted({*arguments.names(), *COMBINATIONS})
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class AttackSpec:
         first, last: rounds in which it attacks; last 0 for all from `first` on.
         absent: the silos that would attack do not take part at all, and the others have the records that they have
             with them: what a defended run is held against.
-        data, local, updates: parameters that replace the defaults of these parts, such as `data = {share = 0.9}`.
+        data, local, updates, prototypes: parameters that replace the defaults of these parts, such as
+            `data = {share = 0.9}`.
     """
 
     name: str = _choice(NO_ATTACK, _attacks)
@@ -147,6 +150,7 @@ class AttackSpec:
     data: Mapping[str, Any] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     updates: Mapping[str, Any] = field(default_factory=dict)
+    prototypes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,8 +185,30 @@ class EngineSpec:
 
 
 @dataclass(frozen=True)
+class PersonalSpec:
+    """The mode `personal`: FedProto's silos and their local SGD; see `redteam.fedproto`.
+
+    Attributes:
+        ways, deviation, shots: a silo has `ways` ± `deviation` classes and about `shots` records of each.
+        epochs, batch: of a round's local SGD.
+        noise: multiplier of the noise on prototypes and class counts; 0 is none, as in the papers.
+    """
+
+    ways: int = _whole(3, 2, 1000)
+    deviation: int = _whole(2, 0, 1000)
+    shots: int = _whole(100, 1, 100_000)
+    epochs: int = _whole(2, 1, 1000)
+    batch: int = _whole(32, 1, 100_000)
+    noise: float = _number(0.0, 0.0, 1e6)
+
+
+@dataclass(frozen=True)
 class Scenario:
-    """All of it; `seed` fixes data, attackers' choices and noise, but not keys and nonces."""
+    """All of it; `seed` fixes data, attackers' choices and noise, but not keys and nonces.
+
+    In the mode `weights` silos train one model by production's rounds. In `personal` each keeps a model of its own and
+    shares class prototypes only (FedProto); `redteam.consistency.PERSONAL` lists the keys that then mean something.
+    """
 
     data: DataSpec = field(default_factory=DataSpec)
     model: ModelSection = field(default_factory=ModelSection)
@@ -190,6 +216,8 @@ class Scenario:
     attack: AttackSpec = field(default_factory=AttackSpec)
     federation: FederationSpec = field(default_factory=FederationSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
+    personal: PersonalSpec = field(default_factory=PersonalSpec)
+    mode: str = _choice("weights", lambda: MODES)
     seed: int = _whole(0, 0, 2**31)
 
     @property
@@ -198,14 +226,17 @@ class Scenario:
 
         A later key whose default is what was done before leaves the digests of old cells as they are.
         """
-        own, usual = dataclasses.asdict(self), dataclasses.asdict(Scenario())
-        text = json.dumps(_differing(own, usual), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.differing, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def differing(self) -> dict[str, Any]:
+        """What differs from the defaults, by section and key."""
+        return _differing(dataclasses.asdict(self), dataclasses.asdict(Scenario()))
 
 
 _SECTIONS: dict[str, type[Any]] = {
     "data": DataSpec, "model": ModelSection, "training": TrainingSpec, "attack": AttackSpec,
-    "federation": FederationSpec, "engine": EngineSpec,
+    "federation": FederationSpec, "engine": EngineSpec, "personal": PersonalSpec,
 }  # fmt: skip
 
 
@@ -243,11 +274,13 @@ def parse(table: Mapping[str, Any]) -> Scenario:
     Raises:
         BadScenario: names the first key that is unknown or has a value that it may not have, and the allowed ones.
     """
-    _require_known(table, {*_SECTIONS, "seed"}, "")
+    from redteam.consistency import require_consistent  # it needs a scenario's types, and attacks do
+
+    _require_known(table, {*_SECTIONS, "mode", "seed"}, "")
     sections = {name: _section(cls, table.get(name, {}), name) for name, cls in _SECTIONS.items()}
-    seeds = next(one for one in dataclasses.fields(Scenario) if one.name == "seed")
-    scenario = Scenario(**sections, seed=_value(seeds, table.get("seed", 0), "seed"))
-    _require_consistent(scenario)
+    own = {one.name: one for one in dataclasses.fields(Scenario) if one.name in table and one.name not in _SECTIONS}
+    scenario = Scenario(**sections, **{name: _value(spec, table[name], name) for name, spec in own.items()})
+    require_consistent(scenario)
     return scenario
 
 
@@ -307,48 +340,3 @@ def _fits(value: Any, kind: str, rule: Mapping[str, Any]) -> bool:
 
 def _refuse(key: str, value: Any, allowed: str) -> Any:
     raise BadScenario(f"scenario: {key} = {value!r} cannot be: it is {allowed}")
-
-
-def _require_consistent(scenario: Scenario) -> None:
-    """What two keys say together."""
-    federation, data = scenario.federation, scenario.data
-    if federation.clients and (federation.clients < federation.silos or data.partition != "dirichlet"):
-        raise BadScenario(
-            f"scenario: federation.clients = {federation.clients} cannot be: it is 0 or at least federation.silos "
-            f"({federation.silos}), with data.partition = 'dirichlet'"
-        )
-    if federation.clients and data.ratio != 1:
-        raise BadScenario("scenario: data.ratio must be 1 with federation.clients: a silo declares one count for all")
-    if data.components and data.features == "none":
-        raise BadScenario("scenario: data.components counts fixed features: set data.features, or leave it out")
-    if scenario.training.pull and not scenario.training.prototypes_every:
-        raise BadScenario(
-            "scenario: training.pull is towards prototypes: set training.prototypes_every, or leave it out"
-        )
-    kind, hidden = scenario.model.kind, scenario.model.hidden
-    if kind == "lenet" and len(hidden) < 2:
-        raise BadScenario("scenario: model.hidden must begin with two numbers of channels for a lenet")
-    if scenario.training.pull and (kind == "linear" or not hidden):
-        raise BadScenario(
-            "scenario: training.pull needs a hidden layer: set model.kind and model.hidden, or leave it out"
-        )
-    if scenario.attack.last and scenario.attack.last < scenario.attack.first:
-        raise BadScenario("scenario: attack.last must be 0 or not before attack.first")
-    if scenario.attack.absent and (scenario.attack.name == NO_ATTACK or not scenario.attack.share):
-        raise BadScenario("scenario: attack.absent = true needs attack.name and attack.share: they say who is absent")
-    _require_parameters(scenario.attack)
-    if scenario.engine.search:
-        _require_search()
-
-
-def _require_parameters(spec: AttackSpec) -> None:
-    from redteam.cast import require_parameters  # attacks need a scenario's types
-
-    require_parameters(spec)
-
-
-def _require_search() -> None:
-    from protos.task import Task
-
-    if "search" not in {one.name for one in dataclasses.fields(Task)}:
-        raise BadScenario("scenario: engine.search = true cannot be: tasks of this version have no search; set false")

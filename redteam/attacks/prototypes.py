@@ -69,6 +69,7 @@ class Bapfl:
         labels: attacked labels; None: every class with a global prototype.
         trigger: a fixed trigger for all labels; None: learned ones by `search`, kept in the ring.
         clamped: negative coordinates become zero, as honest prototypes after a ReLU have none, but PFS makes some.
+        control: learn the triggers and send honest prototypes: what success there is without any flip.
     """
 
     kind: Flip = "pfs"
@@ -77,6 +78,7 @@ class Bapfl:
     trigger: Trigger | None = None
     search: TriggerSearch = field(default_factory=TriggerSearch)
     clamped: bool = False
+    control: bool = False
 
     def send(self, prototypes: ClassSums, context: Context) -> ClassSums:
         """See `Prototypes.send`. The counts stay; a class that the attacker lacks counts as one record."""
@@ -87,7 +89,7 @@ class Bapfl:
             poison = flip(self.kind, triggered, consensus[label])
             counts[label] = max(1, counts[label])
             sums[label] = counts[label] * (np.maximum(poison, 0.0) if self.clamped else poison)
-        return ClassSums(sums, counts)
+        return prototypes if self.control else ClassSums(sums, counts)
 
     def _attacked(self, consensus: Floats) -> tuple[int, ...]:
         if self.labels is not None:

@@ -24,7 +24,6 @@ from redteam.attacks.parts import Context
 from redteam.attacks.prototypes import Bapfl, TriggerSearch, flip
 from redteam.errors import BadAttack
 from redteam.fedproto import Federation, Plan
-from redteam.table_e import TriggerAlone
 from silo.trainer import initial_model
 from tests.redteam.averaging import (
     CLASSES,
@@ -268,8 +267,8 @@ def federation(name: str, bad: int, control: bool = False) -> tuple[Federation, 
     crew = attackers(name, Setting({silo: silos[silo] for silo in list(silos)[:bad]}, 10, CLASSES, SIDE))
     for silo, attack in crew.items():
         assert isinstance(attack.prototypes, Bapfl)
-        part = replace(attack.prototypes, search=TriggerSearch(steps=8, stealth=0.3))
-        crew[silo] = replace(attack, prototypes=TriggerAlone(**part.__dict__) if control else part)
+        part = replace(attack.prototypes, search=TriggerSearch(steps=8, stealth=0.3), control=control)
+        crew[silo] = replace(attack, prototypes=part)
     return Federation(PERSONAL, silos, crew, entropy=SeededEntropy(0)).run(), next(iter(crew.values()))
 
 

@@ -11,12 +11,12 @@ import torch
 from audit.prototypes import GlobalPrototypes
 from defenses import robust
 from protos.task import MICRO
-from redteam.attacks.attack import class_sums
-from redteam.attacks.prototypes import Bapfl
+from redteam.attacks.attack import Attack, class_sums
+from redteam.attacks.catalogue import Setting, attackers
+from redteam.attacks.prototypes import Bapfl, TriggerSearch
 from redteam.datasets import Dataset
 from redteam.fedproto import Federation, Plan, population
 from redteam.prototype_defences import PrototypeGuard, Sent, fedpd, guard, mean
-from redteam.table_e import CONTROL, SMALL, Cell, TriggerAlone, _crew, _rows, small_table_e
 from silo import models, training
 from silo.guidance import Pull
 from tests.redteam.privacy.digits import digits
@@ -33,10 +33,18 @@ def data() -> Dataset:
     return Dataset(features[:1_300], labels[:1_300], features[1_300:], labels[1_300:], 10)
 
 
-def federation(cell: Cell, plan: Plan = PLAN, seed: int = 0) -> Federation:
+def federation(attack: str = "", bad: int = 0, plan: Plan = PLAN, seed: int = 0, control: bool = False) -> Federation:
+    """The first `bad` silos have the attack."""
     silos = population(data(), plan, np.random.default_rng(seed))
-    crew = _crew(cell, {name: silos[name] for name in list(silos)[: cell.attackers]}, plan) if cell.attack else {}
-    return Federation(plan, silos, crew, mean, SeededEntropy(seed), seed)
+    crew = attackers(attack, Setting({name: silos[name] for name in list(silos)[:bad]}, len(silos))) if bad else {}
+    return Federation(plan, silos, {n: weaker(a, control) for n, a in crew.items()}, mean, SeededEntropy(seed), seed)
+
+
+def weaker(attack: Attack, control: bool) -> Attack:
+    """With table E's search for triggers."""
+    assert isinstance(attack.prototypes, Bapfl)
+    search = TriggerSearch(steps=6, stealth=1.0)
+    return replace(attack, prototypes=replace(attack.prototypes, share=0.3, search=search, control=control))
 
 
 def sent(seed: int = 0, silos: int = 6) -> Sent:
@@ -61,7 +69,7 @@ def test_silos_have_two_to_five_classes_and_their_holdout_the_same_ones() -> Non
 
 def test_loss_is_the_mean_of_what_silos_with_dp_sgd_train_on() -> None:
     plan = replace(PLAN, pull=0.7)
-    subject = federation(Cell("", 0, "mean"), plan)
+    subject = federation(plan=plan)
     name, own = next(iter(subject.silos.items()))
     subject.consensus = np.random.default_rng(1).normal(size=(10, 32))
     subject.learner.load(subject.models[name])
@@ -74,12 +82,12 @@ def test_loss_is_the_mean_of_what_silos_with_dp_sgd_train_on() -> None:
 
 
 def test_personal_models_learn_their_own_classes() -> None:
-    assert federation(Cell("", 0, "mean")).run().accuracy() > 0.9
+    assert federation().run().accuracy() > 0.9
 
 
 def test_the_pull_brings_embeddings_of_different_silos_together() -> None:
     def spread(pull: float) -> float:
-        run = federation(Cell("", 0, "mean"), replace(PLAN, pull=pull)).run()
+        run = federation(plan=replace(PLAN, pull=pull)).run()
         means = [class_sums(run.learner.embed(run.models[n], o.features), o.labels, 10, np.inf).means
                  for n, o in run.silos.items()]  # fmt: skip
         assert run.consensus is not None
@@ -92,7 +100,7 @@ def test_the_pull_brings_embeddings_of_different_silos_together() -> None:
 
 
 def test_bapfl_turns_more_answers_than_no_trigger_and_keeps_accuracy() -> None:
-    attacked = federation(Cell("bapfl-pfs", 3, "mean")).run()
+    attacked = federation("bapfl-pfs", 3).run()
     ring = next(iter(attacked.attacking.values())).ring
     assert attacked.success(ring.triggers) > 0.4
     assert attacked.accuracy() > 0.85
@@ -101,17 +109,16 @@ def test_bapfl_turns_more_answers_than_no_trigger_and_keeps_accuracy() -> None:
 
 
 def test_the_control_sends_honest_prototypes_and_learns_triggers() -> None:
-    run = federation(Cell(CONTROL, 2, "mean"), replace(PLAN, rounds=2)).run()
+    run = federation("bapfl-pfs", 2, replace(PLAN, rounds=2), control=True).run()
     attack = next(iter(run.attacking.values()))
-    assert isinstance(attack.prototypes, TriggerAlone)
     assert attack.ring.triggers
-    honest = federation(Cell("", 0, "mean"), replace(PLAN, rounds=2)).run()
+    honest = federation(plan=replace(PLAN, rounds=2)).run()
     assert run.consensus == pytest.approx(honest.consensus, abs=0.05)
 
 
 def test_inoculation_lowers_the_attacks_success() -> None:
     attacked, cured = (
-        federation(Cell("bapfl-pfs", 3, "mean"), replace(PLAN, inoculate=also, every=2)).run() for also in (False, True)
+        federation("bapfl-pfs", 3, replace(PLAN, inoculate=also, every=2)).run() for also in (False, True)
     )
     before, after = (run.success(next(iter(run.attacking.values())).ring.triggers) for run in (attacked, cured))
     assert after < before - 0.1
@@ -119,9 +126,9 @@ def test_inoculation_lowers_the_attacks_success() -> None:
 
 
 def test_noised_prototypes_go_through_productions_release() -> None:
-    run = federation(Cell("", 0, "mean"), replace(PLAN, rounds=1, noise_micro=MICRO // 2))
+    run = federation(plan=replace(PLAN, rounds=1, noise_micro=MICRO // 2))
     noisy = run._sent()
-    quiet = federation(Cell("", 0, "mean"), replace(PLAN, rounds=1))._sent()
+    quiet = federation(plan=replace(PLAN, rounds=1))._sent()
     difference = (noisy.sums - quiet.sums) * noisy.unit
     # Every row is truncated to the grid in the one and the sum is rounded in the other.
     assert difference.std() == pytest.approx(0.5 * PLAN.clip, rel=0.1)
@@ -129,7 +136,7 @@ def test_noised_prototypes_go_through_productions_release() -> None:
 
 def test_the_mean_is_fedprotos_over_the_silos_that_have_the_class() -> None:
     one = sent()
-    centre, weights = mean(one)
+    centre, weights, _ = mean(one)
     for label in range(3):
         own = one.counts[:, label]
         assert centre[label] == pytest.approx(one.sums[:, label].sum(axis=0) * one.unit / own.sum())
@@ -138,7 +145,7 @@ def test_the_mean_is_fedprotos_over_the_silos_that_have_the_class() -> None:
 
 def test_fedpd_is_the_rule_of_the_field_class_by_class() -> None:
     one = sent()
-    centre, _ = fedpd(one)
+    centre = fedpd(one).consensus
     rows = one.sums[1:, 2] * one.unit / one.counts[1:, 2, None]
     assert centre[2] == pytest.approx(robust.cosine_prototypes(rows, one.counts[1:, 2].astype(float)))
 
@@ -146,41 +153,20 @@ def test_fedpd_is_the_rule_of_the_field_class_by_class() -> None:
 def test_the_guard_weighs_a_strayed_pair_down_to_the_floor_and_excludes_nobody() -> None:
     one = sent(silos=12)
     one.sums[4:6] += 400 * one.counts[4:6, :, None] * np.array([1, -1, 1, -1, 1])
-    _, weights = guard(one)
+    _, weights, suspected = guard(one)
+    assert suspected == {"s4", "s5"}
     others = [weights[silo] for silo in one.silos if silo not in ("s4", "s5")]
     assert max(weights["s4"], weights["s5"]) < 0.9 < min(others)
     assert min(weights.values()) > 0
 
 
 def test_the_guard_leaves_honest_prototypes_at_their_counts() -> None:
-    centre, weights = guard(sent(silos=12))
+    centre, weights, suspected = guard(sent(silos=12))
+    assert not suspected
     assert weights == pytest.approx(dict.fromkeys(weights, 1.0))
-    assert centre == pytest.approx(mean(sent(silos=12))[0], rel=1e-2)
+    assert centre == pytest.approx(mean(sent(silos=12)).consensus, rel=1e-2)
 
 
 def test_the_prototype_guard_has_no_law_to_exclude_by() -> None:
     assert not hasattr(PrototypeGuard, "laws")
-    _, weights = guard(sent(seed=5, silos=5))
-    assert len(weights) == 5
-
-
-def test_rows_state_goals_for_the_guard_only() -> None:
-    cells = (Cell("", 0, "mean"), Cell("bapfl-pfs", 6, "mean"), Cell("bapfl-pfs", 6, "guard"))
-    found = {cells[0]: [(95.0, None)], cells[1]: [(94.0, 80.0)], cells[2]: [(94.5, 10.0)]}
-    rows = list(_rows(cells, found))
-    assert [row.goal for row in rows] == ["", "", "", ">= 94.0", "<= 15"]
-    assert rows[2].row == "bapfl-pfs, 30 %, mean"
-
-
-def test_bapfl_parts_of_the_catalogue_are_used_and_not_copied() -> None:
-    run = federation(Cell("bapfl-gpf", 2, "mean"))
-    part = next(iter(run.attacking.values())).prototypes
-    assert isinstance(part, Bapfl)
-    assert part.kind == "gpf"
-
-
-def test_the_small_table_has_two_rows_for_each_attack_and_one_without() -> None:
-    rows = small_table_e(0, data(), replace(PLAN, rounds=1, every=1))
-    assert len(rows) == 2 * len(SMALL) - 1
-    assert all(0 <= float(row["measured"]) <= 100 for row in rows)
-    assert {row["table"] for row in rows} == {"E"}
+    assert len(guard(sent(seed=5, silos=5)).factors) == 5
