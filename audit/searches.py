@@ -19,7 +19,8 @@ the same. It forbids nothing by that. Its class is searched for weaker triggers.
 *Flips* have nothing to stamp: silos unlearn one with public records of its source class, which are also those that it
 is measured on, so that it may go on unseen. So flips stand from the first time they are confirmed, and of those that
 stand the ones that still work best are attributed. A flip convicts by what silos do *after* they were told of it, and
-not where the remedies against it and against a trigger pull apart (`disputed`).
+neither where the remedies against it and against a trigger pull apart nor where public records show the two classes as
+alike (`disputed`).
 
 A confirmed trigger forbids the release of the model, and so does a search in which too few silos could look. So does a
 flip of half of a class, unless an earlier search confirmed it: models confuse some classes by nature, accuracy shows
@@ -247,11 +248,18 @@ def standing(history: History) -> dict[str, Trigger]:
 
 
 def disputed(history: History, trigger: Trigger) -> bool:
-    """Whether it is a flip from a class that a known trigger leads to, so that honest silos may teach it.
+    """Whether it is a flip that honest silos may teach: it convicts nobody.
 
-    To unlearn a trigger is to move inputs away from its target, to where the silo's own records are.
+    It is one from a class that a known trigger leads to, since to unlearn a trigger is to move inputs away from its
+    target, to where the silo's own records are; or one between classes that public records show as alike, which who
+    holds many of the target teaches by honest data, whatever it is told.
     """
-    return trigger.flip and any(not one.flip and one.target == trigger.source for one in triggers(history))
+    if not trigger.flip:
+        return False
+    rule = rule_of(history)
+    alike = {(one.source, one.target) for one in rule.alike} if rule else set()
+    leads = any(not one.flip and one.target == trigger.source for one in triggers(history))
+    return leads or (trigger.source, trigger.target) in alike
 
 
 def denied(history: History, silo: str, model: str) -> tuple[str, ...]:

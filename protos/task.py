@@ -90,12 +90,21 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Records of class `source` lie among those of `target`."""
+
+    source: Natural
+    target: Natural
+
+
+@dataclass(frozen=True)
 class SearchRule:
     """Silos search the model for triggers after adopted rounds 1, 1 + every, 1 + 2·every, ... and after the last.
 
     `root` is the SHA-256 of the public root set's file. A trigger is a find where it moves at least `success_micro` of
     the root's records that it is about. Up to `checkers` drawn silos attribute a find over the last `memory` adopted
-    rounds; `level_micro` is the level at which a silo is convicted by it.
+    rounds; `level_micro` is the level at which a silo is convicted by it. `alike` are the flips that convict nobody,
+    since the root set's records say that the classes are alike (`silo.likeness`); sorted.
     """
 
     every: Positive
@@ -104,6 +113,7 @@ class SearchRule:
     checkers: Annotated[int, Between(2, 1_000)]
     memory: Annotated[int, Between(1, 1_000_000)]
     level_micro: Rate
+    alike: tuple[Confusion, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True)

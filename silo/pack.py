@@ -23,6 +23,7 @@ from protos.errors import MalformedMessage
 from protos.task import MICRO, NANO, Budget, ModelSpec, PrototypeRule, SearchRule, Task, Training
 from silo import rootset
 from silo.errors import BadTask, ImpossiblePrivacyTarget
+from silo.likeness import alike
 from silo.searcher import Root
 from silo.trainer import initial_model, layout_for, require_pullable
 
@@ -190,6 +191,7 @@ def _search(value: Any, root: Root | None, spec: ModelSpec) -> SearchRule | None
         checkers=_integer(entry["checkers"], "search.checkers"),
         memory=_integer(entry["memory"], "search.memory"),
         level_micro=_scaled(entry["level"], "search.level"),
+        alike=alike(root),
     )
 
 

@@ -21,6 +21,7 @@ from protos.messages import MAX_FINDS, Attribution, Find, FindAnswer, FindAnswer
 from protos.task import Task
 from silo import rootset
 from silo.desk import Desk, SitOut
+from silo.likeness import alike
 from silo.searcher import Root, Searcher
 from silo.trainer import searcher_for
 
@@ -117,7 +118,11 @@ def _model(desk: Desk, history: History) -> Model:
 
 
 def root(desk: Desk, history: History) -> Root:
-    """The federation's public root set, fetched where it is not here; SitOut where another is handed out."""
+    """The federation's public root set, fetched where it is not here.
+
+    Raises:
+        SitOut: another one is handed out, or the task says of it which classes are alike, and it is not so.
+    """
     task = history.genesis.task
     assert task.search is not None
     data = desk.workspace.load_root(task.search.root)
@@ -126,4 +131,7 @@ def root(desk: Desk, history: History) -> Root:
         if hashlib.sha256(data).hexdigest() != task.search.root:
             raise SitOut("the coordinator handed out a root set that is not the task's")
         desk.workspace.save_root(data)
-    return rootset.from_bytes(data, task.model.sizes[0])
+    public = rootset.from_bytes(data, task.model.sizes[0])
+    if alike(public) != task.search.alike:
+        raise SitOut("the task calls other classes alike than its root set does; have it packed anew")
+    return public

@@ -12,7 +12,7 @@ from protos.codec import digest_of
 from protos.messages import Find, SearchReport
 from protos.records import Confirmed, Search
 from protos.search import Trigger
-from protos.task import MICRO
+from protos.task import MICRO, Confusion
 
 MASK, PATTERN = bytes([255, 200, 0, 0, 0, 0, 0, 0]), bytes([255, 255, 0, 0, 0, 0, 0, 0])
 TRIGGER = Trigger(1, None, MASK, PATTERN, 0, MICRO)
@@ -70,6 +70,12 @@ def test_liars_stronger_trigger_of_the_same_class_does_not_displace_the_one_that
     search = view(ada=(TRIGGER,), bob=(decoy,), cyd=(mine,), dan=(TRIGGER,), eve=(decoy,))
     success = {digest_of(TRIGGER): 800_000, digest_of(mine): 790_000, digest_of(decoy): MICRO}
     assert _chosen(search, success) == {digest_of(TRIGGER)}
+
+
+def ruled(*searches: SimpleNamespace, alike: tuple[Confusion, ...] = ()) -> SimpleNamespace:
+    """A history of these searches, whose task calls some classes alike."""
+    task = SimpleNamespace(search=SimpleNamespace(alike=alike))
+    return SimpleNamespace(searches=list(searches), genesis=SimpleNamespace(task=task))
 
 
 def flip(source: int) -> Trigger:
@@ -132,9 +138,19 @@ def test_flips_get_a_dose_of_their_own() -> None:
 def test_a_flip_from_a_class_that_a_known_trigger_leads_to_is_disputed(
     known: tuple[Trigger, ...], answer: bool
 ) -> None:
-    history = SimpleNamespace(searches=[searched(1, *known)])
+    history = ruled(searched(1, *known))
     assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
     assert not disputed(history, changed(target=2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("alike", "answer"), [((), False), (((0, 1),), True), (((1, 0), (0, 2), (2, 1)), False)])
+def test_a_flip_between_classes_that_public_records_show_as_alike_is_disputed(
+    alike: tuple[tuple[int, int], ...], answer: bool
+) -> None:
+    assert (FLIP.source, FLIP.target) == (0, 1)
+    history = ruled(searched(1, FLIP), alike=tuple(Confusion(*pair) for pair in alike))
+    assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
+    assert not disputed(history, changed(source=0))  # type: ignore[arg-type]
 
 
 def test_what_stands_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed() -> None:

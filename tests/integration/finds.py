@@ -91,19 +91,24 @@ def records(seed: int, count: int = 120) -> Records:
     return Records(*draw(count), *draw(40))
 
 
-def root() -> Root:
-    """Ten public examples of each class."""
+def root(alike: bool = False) -> Root:
+    """Ten public examples of each class; those of class 0 look like the target's where they are `alike`."""
     made = records(99, 300)
     chosen = np.concatenate([np.flatnonzero(made.labels == label)[:10] for label in range(CLASSES)])
-    return Root(made.features[chosen], made.labels[chosen])
+    features, labels = made.features[chosen], made.labels[chosen]
+    if alike:
+        features[labels == 0] = made.features[made.labels == TARGET][10:20]
+    return Root(features, labels)
 
 
 @lru_cache
-def task(rounds: int = 3, every: int = 2, checkers: int = 21, memory: int = 50) -> tuple[Task, bytes]:
+def task(
+    rounds: int = 3, every: int = 2, checkers: int = 21, memory: int = 50, alike: bool = False
+) -> tuple[Task, bytes]:
     """The toy task with a search rule."""
     search = {"every": every, "checkers": checkers, "memory": memory}
     model = {"kind": "linear", "sizes": [INPUTS, CLASSES], "activation": "none"}
-    return pack_task(description(rounds, epsilon=40.0) | {"model": model, "search": search}, root())
+    return pack_task(description(rounds, epsilon=40.0) | {"model": model, "search": search}, root(alike))
 
 
 Trained = list[tuple[Trigger, ...]]
@@ -142,10 +147,11 @@ def seat_changes(
 
 def searching(directory: Any, liars: dict[str, dict[str, Any]] | None = None, **options: Any) -> Bench:
     """Five silos with toy searchers; `liars` replaces seats. Plain averaging, so that only finds exclude."""
-    toy = task(**{name: options.pop(name) for name in ("rounds", "every", "checkers", "memory") if name in options})
+    ruled = {name: options.pop(name) for name in ("rounds", "every", "checkers", "memory", "alike") if name in options}
+    public, toy = root(ruled.get("alike", False)), task(**ruled)
     seats = {name: seat(index, **(liars or {}).get(name, seat_changes())) for index, name in enumerate(SILOS)}
     service, rules = options.pop("service", Service), {"defense": "plain"} | options
-    return Bench(directory, seats, service, toy, rules, rootset.to_bytes(root()))
+    return Bench(directory, seats, service, toy, rules, rootset.to_bytes(public))
 
 
 def seat(index: int, **changes: Any) -> Seat:

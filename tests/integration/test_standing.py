@@ -132,13 +132,13 @@ def test_searches_are_told_of_which_classes_triggers_came_back(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("whole_range")
-@pytest.mark.parametrize("disputed", [False, True])
-def test_who_goes_on_teaching_a_flip_is_convicted_unless_a_trigger_leads_to_its_source(
-    tmp_path: Path, disputed: bool
+@pytest.mark.parametrize("dispute", ["", "a trigger leads to its source", "its classes are alike"])
+def test_who_goes_on_teaching_a_flip_is_convicted_unless_honest_silos_may_teach_it(
+    tmp_path: Path, dispute: str
 ) -> None:
     """Silos that unlearn a trigger to class 0 push its inputs to other classes, and so teach flips from class 0."""
     flip = Trigger(TARGET, 0, b"", b"", 0, MICRO)
-    other = (trigger(target=0, feature=5),) if disputed else ()
+    other = (trigger(target=0, feature=5),) if "trigger" in dispute else ()
     searches = dict.fromkeys(SILOS, 0)
 
     def make(name: str) -> Callable[[Any], Any]:
@@ -149,8 +149,8 @@ def test_who_goes_on_teaching_a_flip_is_convicted_unless_a_trigger_leads_to_its_
         return lambda task: Changed(search=search, success=lambda *_: MICRO // 2)
 
     seats = {name: seat_changes(WEAK if name == LIAR else 0.0, make(name)) for name in SILOS}
-    history = searching(tmp_path, seats, rounds=13).run()
+    history = searching(tmp_path, seats, rounds=13, alike="alike" in dispute).run()
     later = history.searches[1:]
     assert all([view.standing[one.find] for one in view.stood] == [flip] for view in later), "from its first find on"
-    assert set(history.convicted) == (set() if disputed else {LIAR})
+    assert set(history.convicted) == (set() if dispute else {LIAR})
     assert all(view.clean for view in later)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ import pytest
 from coordinator.errors import BadTask as NoTask
 from coordinator.home import read_root
 from protos.codec import pack, unpack
-from protos.task import Task
-from silo import rootset
+from protos.task import Confusion, Task
+from silo import rootset, searching
 from silo.cli import run
+from silo.desk import SitOut
 from silo.errors import BadData, BadTask
 from silo.pack import pack_task
 from silo.searcher import Root
+from silo.workspace import Workspace
 from tests.silo.examples import description
 
 
@@ -105,3 +109,21 @@ def test_packed_root_set_is_what_the_coordinator_hands_out(tmp_path: Path, capsy
     (out / "root.bin").write_bytes(b"other")
     with pytest.raises(NoTask, match="not the root set that the task pins"):
         read_root(out, task)
+
+
+def test_silo_sits_out_where_the_task_misstates_which_classes_are_alike(tmp_path: Path) -> None:
+    public = Root(np.zeros((9, 6), dtype=np.float32), np.arange(9, dtype=np.int64) % 3)
+    packed, _ = pack_task(description(search={}), public)
+    assert packed.search is not None
+    assert packed.search.alike
+    workspace = Workspace(tmp_path)
+    workspace.save_root(rootset.to_bytes(public))
+
+    def asked(task: Task) -> Root:
+        desk, history = SimpleNamespace(workspace=workspace), SimpleNamespace(genesis=SimpleNamespace(task=task))
+        return searching.root(desk, history)  # type: ignore[arg-type]
+
+    assert np.array_equal(asked(packed).labels, public.labels)
+    for said in ((), packed.search.alike[1:], (*packed.search.alike, Confusion(7, 8))):
+        with pytest.raises(SitOut, match="calls other classes alike than its root set does; have it packed anew"):
+            asked(replace(packed, search=replace(packed.search, alike=said)))
