@@ -6,14 +6,14 @@ that nobody convicted show in the same numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Annotated
 
 from audit import attributions
 from audit.history import History
-from audit.searches import SearchView
-from protos.codec import Between, Digest, Matching, Name, Natural, Positive, Text
+from audit.searches import SearchView, natural
+from protos.codec import LATER, Between, Digest, Matching, Name, Natural, Positive, Text
 from protos.messages import Share
 from protos.records import Confirmed, Score
 from protos.search import Trigger
@@ -44,7 +44,8 @@ class PartFacts:
 class FindFacts:
     """A confirmed find. `reporters` found it themselves; without attribution there are no tables and no parts.
 
-    Of a trigger that stands, `yes` and `no` say only for how many silos it works now.
+    Of a trigger that stands, `yes` and `no` say only for how many silos it works now. A `natural` flip, between classes
+    that public records show as alike, convicts nobody.
     """
 
     find: Digest
@@ -56,6 +57,7 @@ class FindFacts:
     tables: Natural
     agreeing: Natural
     parts: tuple[PartFacts, ...]
+    natural: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ def described(trigger: Trigger) -> Text:
 def support(facts: SearchFacts, find: FindFacts) -> Text:
     """For how many silos a find works, in words."""
     success = f"success {find.success_micro / MICRO:.0%}"
+    end = "; it convicts nobody, as public records show these classes as alike" if find.natural else ""
     if find in facts.standing:
-        return f"{success}; found by earlier searches, works now for {find.yes} silos, not for {find.no}"
-    return f"{success}; borne out by {find.yes} silos, not by {find.no}"
+        return f"{success}; found by earlier searches, works now for {find.yes} silos, not for {find.no}{end}"
+    return f"{success}; borne out by {find.yes} silos, not by {find.no}{end}"
 
 
 def _search(history: History, view: SearchView) -> SearchFacts:
@@ -167,6 +170,7 @@ def _find(history: History, view: SearchView, one: Confirmed) -> FindFacts:
         tables=case.tables if case else 0,
         agreeing=case.agreeing if case else 0,
         parts=_parts(history, view, one.find),
+        natural=natural(history, view.trigger(one.find)),
     )
 
 

@@ -15,9 +15,9 @@ _NOTE = (
     '<p class="note">Numbers are in standard deviations of the silo\'s own privacy noise: per round how far its update '
     "moves the model towards the trigger, and z, how far all its rounds together lie above what the others show. An "
     "honest silo's rounds are about normal draws, plus what its own data teach; once silos train against the trigger "
-    "(after), an honest one lies below zero. Only who does not is convicted, and nobody for a flip. The newest rounds "
-    "are shown; the certificate has them all. Silos sign for the numbers per round, because only they have the models; "
-    "whoever has the log repeats what follows.</p>"
+    "(after), an honest one lies below zero. Only who does not is convicted, and nobody for a flip between classes "
+    "that are alike. The newest rounds are shown; the certificate has them all. Silos sign for the numbers per round, "
+    "because only they have the models; whoever has the log repeats what follows.</p>"
 )
 
 

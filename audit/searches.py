@@ -34,9 +34,8 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from audit.plans import quorum_of
+from audit.resemblance import SAME, UNLEARNT, about, nearly, of_a_kind
 from crypto.sketch import checkers
 from protos.codec import decode, digest_of
 from protos.messages import Attribution, FindAnswers, SearchReport, Signed
@@ -49,14 +48,8 @@ if TYPE_CHECKING:
 
 MAX_ATTRIBUTED = 4
 """Most triggers, and as many flips, that one search attributes, found now or before."""
-SAME, UNLEARNT = 90, 70
-"""Least cosine of two masks, in hundredths: of searches that ended in the same trigger, and of triggers of which
-unlearning one unlearns the other. On MNIST and digits what was taught comes back with 0.7 to 0.99 after a few searches,
-what nobody taught with 0.3 to 0.5; over the latter, inoculation makes no honest silo negative."""
 FLIPPED_MICRO = MICRO // 2
 """Share of a class from which a new flip forbids a release. Models that have not learned much have weaker ones."""
-ALIKE = 1.5
-"""A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
 
 
 @dataclass
@@ -200,7 +193,7 @@ def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
     known, stands = triggers_for(history, silo), standing(history).values()
     flips = tuple(one for one in known if one.flip)
     stamps = tuple(one for one in known if not one.flip)
-    again = tuple(one for one in stamps if any(_nearly(one, other, UNLEARNT) for other in stands))
+    again = tuple(one for one in stamps if any(nearly(one, other, UNLEARNT) for other in stands))
     return tuple(dose for dose in (stamps, again, flips) if dose)
 
 
@@ -224,7 +217,7 @@ def told(history: History, trigger: Trigger, number: int) -> int:
         view.search.round
         for view in history.searches
         for one in view.confirmed
-        if _nearly(trigger, view.triggers[one.find], UNLEARNT)
+        if nearly(trigger, view.triggers[one.find], UNLEARNT)
     )
     since = next(told_by, number)  # searches are in order
     return sum(view.adopted for view in history.rounds[since : number - 1]) + (number > since)
@@ -237,11 +230,11 @@ def standing(history: History) -> dict[str, Trigger]:
     """
     found: dict[str, Trigger] = {}
     for view in reversed(history.searches):
-        earlier = {_about(other) for other in _earlier(history, view.search.round)}
+        earlier = {about(other) for other in _earlier(history, view.search.round)}
         for one in view.confirmed:
             trigger = view.triggers[one.find]
-            came_back = trigger.flip or _about(trigger) in earlier
-            if came_back and not any(_nearly(trigger, other, UNLEARNT) for other in found.values()):
+            came_back = trigger.flip or about(trigger) in earlier
+            if came_back and not any(nearly(trigger, other, UNLEARNT) for other in found.values()):
                 found[one.find] = trigger
     stamps = [find for find in found if not found[find].flip][:MAX_ATTRIBUTED]
     return {find: trigger for find, trigger in found.items() if trigger.flip or find in stamps}
@@ -256,10 +249,15 @@ def disputed(history: History, trigger: Trigger) -> bool:
     """
     if not trigger.flip:
         return False
+    leads = any(not one.flip and one.target == trigger.source for one in triggers(history))
+    return leads or natural(history, trigger)
+
+
+def natural(history: History, trigger: Trigger) -> bool:
+    """Whether it is a flip between classes that public records show as alike (`silo.likeness`)."""
     rule = rule_of(history)
     alike = {(one.source, one.target) for one in rule.alike} if rule else set()
-    leads = any(not one.flip and one.target == trigger.source for one in triggers(history))
-    return leads or (trigger.source, trigger.target) in alike
+    return trigger.flip and (trigger.source, trigger.target) in alike
 
 
 def denied(history: History, silo: str, model: str) -> tuple[str, ...]:
@@ -284,7 +282,7 @@ def bears_out(history: History, view: SearchView, silo: str, find: str, success_
     """Whether the silo's own search and its measurement of a reported trigger bear it out."""
     report, trigger = view.reports.get(silo), view.triggers[find]
     own = [one.trigger for one in report.finds] if report else []
-    return works(history, success_micro) and any(_alike(trigger, one) for one in own)
+    return works(history, success_micro) and any(of_a_kind(trigger, one) for one in own)
 
 
 def releasable(history: History) -> tuple[str | None, int | None]:
@@ -315,11 +313,6 @@ def _earlier(history: History, number: int) -> list[Trigger]:
     """What searches before round `number` confirmed."""
     past = (view for view in history.searches if view.search.round < number)
     return [view.triggers[one.find] for view in past for one in view.confirmed]
-
-
-def _about(trigger: Trigger) -> tuple[int, int | None, bool]:
-    """What a trigger moves, and where to."""
-    return trigger.target, trigger.source, trigger.flip
 
 
 def _believed(history: History, silo: str) -> dict[str, Trigger]:
@@ -357,7 +350,7 @@ def _checked(history: History, answers: Iterable[Signed]) -> tuple[tuple[Confirm
 def _stood(view: SearchView, measured: dict[str, dict[str, int]], found: set[str], chosen: set[str]) -> list[str]:
     """What stands, is not found again and has its place beside the chosen: newest triggers, flips that work best."""
     new = [view.triggers[find] for find in chosen]
-    again = {find for find, old in view.standing.items() if any(_nearly(old, one, SAME) for one in new)}
+    again = {find for find, old in view.standing.items() if any(nearly(old, one, SAME) for one in new)}
     left = [find for find in view.standing if measured[find] and find not in found | again]
     stamps = [find for find in left if not view.standing[find].flip]
     flips = [find for find in left if view.standing[find].flip]
@@ -371,21 +364,6 @@ def _vote(measured: dict[str, int], yes: int) -> tuple[int, int, int]:
     return median_low(list(measured.values())), yes, len(measured) - yes
 
 
-def _nearly(one: Trigger, other: Trigger, percent: int) -> bool:
-    """Same target and source, masks of that cosine or more, patterns within a fifth under them; in integers."""
-    if (one.target, one.source, len(one.mask)) != (other.target, other.source, len(other.mask)):
-        return False
-    mine, theirs = (np.frombuffer(trigger.mask, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
-    bright, dark = (np.frombuffer(trigger.pattern, dtype=np.uint8).astype(np.int64) for trigger in (one, other))
-    both = np.minimum(mine, theirs)
-    along = 10_000 * int(mine @ theirs) ** 2 >= percent**2 * int(mine @ mine) * int(theirs @ theirs)
-    return along and 5 * int(both @ np.abs(bright - dark)) <= 255 * int(both.sum())
-
-
-def _alike(trigger: Trigger, own: Trigger) -> bool:
-    return _about(trigger) == _about(own) and sum(trigger.mask) <= ALIKE * sum(own.mask)
-
-
 def _chosen(view: SearchView, success: dict[str, int]) -> set[str]:
     """What is attributed: of each target and source the find that most silos report, then the most successful one.
 
@@ -395,11 +373,11 @@ def _chosen(view: SearchView, success: dict[str, int]) -> set[str]:
     ordered = sorted(success, key=lambda find: (-_supporters(view, view.triggers[find]), -success[find], find))
     best: dict[tuple[int, int | None, bool], str] = {}
     for find in ordered:
-        best.setdefault(_about(view.triggers[find]), find)
+        best.setdefault(about(view.triggers[find]), find)
     first = sorted(best.values(), key=ordered.index)
     kinds = [[find for find in first if view.triggers[find].flip == flip] for flip in (False, True)]
     return {find for kind in kinds for find in kind[:MAX_ATTRIBUTED]}
 
 
 def _supporters(view: SearchView, trigger: Trigger) -> int:
-    return sum(any(_nearly(trigger, one.trigger, SAME) for one in report.finds) for report in view.reports.values())
+    return sum(any(nearly(trigger, one.trigger, SAME) for one in report.finds) for report in view.reports.values())

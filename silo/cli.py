@@ -19,6 +19,7 @@ from silo.errors import BadData, BadExtractor, BadTask, SiloError
 from silo.link import BadInvitation, BadSiloDirectory
 
 if TYPE_CHECKING:
+    from protos.task import SearchRule
     from silo.runner import Work
     from silo.session import Progress, Session
 
@@ -289,9 +290,14 @@ def _pack(options: argparse.Namespace) -> None:
     facts = {"name": task.name, "digest": task.digest, "parameters": task.layout.size, "rounds": task.rounds}
     facts |= {"noise_micro": task.training.noise_micro, "epsilon_micro": task.budget.epsilon_micro}
     facts |= {"search": task.search is not None}
-    search = "" if task.search else " Without --root nobody will search the model for triggers."
+    search = _said_of(task.search) if task.search else " Without --root nobody will search the model for triggers."
     text = f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}."
     say(options, facts, text + search)
+
+
+def _said_of(rule: SearchRule) -> str:
+    pairs = ", ".join(f"{one.source} for {one.target}" for one in rule.alike)
+    return f" The public examples show classes as alike; to take {pairs} convicts nobody." if pairs else ""
 
 
 def _features(options: argparse.Namespace) -> None:

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from audit.searches import SAME, SearchView, _alike, _chosen, _nearly, _stood, disputed, doses_for, standing, told
+from audit.resemblance import SAME, nearly, of_a_kind
+from audit.searches import SearchView, _chosen, _stood, disputed, doses_for, standing, told
 from protos.codec import digest_of
 from protos.messages import Find, SearchReport
 from protos.records import Confirmed, Search
@@ -49,19 +50,19 @@ def view(**reports: tuple[Trigger, ...]) -> SearchView:
     ],
 )
 def test_nearly_the_same_trigger_has_its_mask_and_under_it_its_pattern(other: Trigger, expected: bool) -> None:
-    assert _nearly(TRIGGER, other, SAME) is expected
-    assert _nearly(other, TRIGGER, SAME) is expected
+    assert nearly(TRIGGER, other, SAME) is expected
+    assert nearly(other, TRIGGER, SAME) is expected
 
 
 def test_flips_of_one_pair_are_the_same() -> None:
-    assert _nearly(FLIP, FLIP, SAME)
-    assert not _nearly(FLIP, dataclasses.replace(FLIP, source=2), SAME)
+    assert nearly(FLIP, FLIP, SAME)
+    assert not nearly(FLIP, dataclasses.replace(FLIP, source=2), SAME)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, True), (2, True), (3, True), (4, False), (8, False)])
 def test_reported_mask_may_be_half_again_as_large_as_ones_own(size: int, expected: bool) -> None:
     own = changed(mask=bytes([255, 255, 0, 0, 0, 0, 0, 0]))
-    assert _alike(changed(mask=bytes([255] * size + [0] * (8 - size))), own) is expected
+    assert of_a_kind(changed(mask=bytes([255] * size + [0] * (8 - size))), own) is expected
 
 
 def test_liars_stronger_trigger_of_the_same_class_does_not_displace_the_one_that_most_report() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from audit import display, show
 from audit.files import LogFile
-from audit.findings import search_facts
+from audit.findings import search_facts, support
 from audit.searches import releasable
 from protos.search import Trigger
 from protos.task import MICRO
@@ -153,4 +153,12 @@ def test_who_goes_on_teaching_a_flip_is_convicted_unless_honest_silos_may_teach_
     later = history.searches[1:]
     assert all([view.standing[one.find] for one in view.stood] == [flip] for view in later), "from its first find on"
     assert set(history.convicted) == (set() if dispute else {LIAR})
+    told = [
+        support(facts, find)
+        for facts in search_facts(history)
+        for find in (*facts.finds, *facts.standing)
+        if find.trigger.flip
+    ]
+    assert told
+    assert all(("classes as alike" in one) is ("alike" in dispute) for one in told)
     assert all(view.clean for view in later)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from crypto.scheme import BFV_SCHEME, SCHEME
@@ -180,6 +181,27 @@ def test_task_pack_writes_task_and_model(tmp_path: Path, capsys: pytest.CaptureF
     task = unpack(Task, (tmp_path / "out" / "task.json").read_bytes())
     assert json.loads(capsys.readouterr().out)["digest"] == task.digest
     assert (tmp_path / "out" / "model.f32").stat().st_size == 4 * task.layout.size
+
+
+def test_task_pack_names_classes_that_public_examples_show_as_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spec.toml").write_text(SPEC)
+    inputs, classes = 16, 4
+    labels = np.repeat(np.arange(classes), 10)
+    features = labels[:, None] * np.ones((1, inputs))
+    features[labels == 1] = 0
+    np.savez(tmp_path / "public.npz", x=features.astype(np.float32), y=labels)
+    command = [
+        "task",
+        "pack",
+        str(tmp_path / "spec.toml"),
+        str(tmp_path / "out"),
+        "--root",
+        str(tmp_path / "public.npz"),
+    ]
+    assert run(command) == 0
+    assert "show classes as alike; to take 1 for 0 convicts nobody" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
