@@ -45,7 +45,7 @@ def searched(directory: Path) -> Bench:
 
     Its rounds keep the task's step: one that follows the first, honest round would cut what the liar sends.
     """
-    made = searching(directory, {"bob": seat_changes(BOOST, first=2)}, rounds=2)
+    made = searching(directory, {"bob": seat_changes(BOOST, first=2)}, rounds=2, alike=True)
     with mock.patch.object(plans, "step_of", lambda history, training: history.genesis.task.step_log2):
         made.run()
     return made
