@@ -13,11 +13,11 @@ from redteam.prototype_defences import COMBINATIONS
 from redteam.scenario import NO_ATTACK, Scenario
 
 PERSONAL = (
-    "mode", "seed", "personal", "data.set", "model.hidden", "model.activation", "training.rounds",
+    "mode", "seed", "data.set", "model.hidden", "model.activation", "training.rounds",
     "training.learning_rate", "training.pull", "training.prototypes_clip", "attack.name", "attack.share",
     "attack.prototypes", "federation.silos", "federation.defense", "engine.search", "engine.search_every",
 )  # fmt: skip
-"""Keys, and one section, that say something in the mode `personal`."""
+"""Keys that say something in the mode `personal`, beside those of its own section."""
 
 
 def require_consistent(scenario: Scenario) -> None:
