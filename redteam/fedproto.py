@@ -181,7 +181,8 @@ class Federation:
 
     def _train(self, name: str, number: int) -> None:
         own, plan = self.silos[name], self.plan
-        if plan.inoculate and name not in self.attacking and number % plan.every == 1 % plan.every and number:
+        searches = plan.inoculate and number > 0 and (number - 1) % plan.every == 0
+        if searches and name not in self.attacking:
             self._search(name, own)
         module = self.learner.load(self.models[name])
         optimizer = torch.optim.SGD(module.parameters(), lr=plan.learning_rate)
