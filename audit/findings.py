@@ -12,7 +12,8 @@ from typing import Annotated
 
 from audit import attributions
 from audit.history import History
-from audit.searches import SearchView, natural
+from audit.resemblance import large
+from audit.searches import SearchView, few_classes, natural
 from protos.codec import LATER, Between, Digest, Matching, Name, Natural, Positive, Text
 from protos.messages import Share
 from protos.records import Confirmed, Score
@@ -64,7 +65,7 @@ class FindFacts:
 class SearchFacts:
     """One search: `clean` (a quorum reported, nothing was confirmed), `answered` (nothing that forbids a release),
     `finds` (something that does), `few` reports, `blind` (enough, but the model is right too seldom to be searched), or
-    still `open`. `standing`: earlier finds that still work.
+    still `open`. `standing`: earlier finds that still work. Where the task has `few_classes` no find convicts.
     """
 
     round: Positive
@@ -75,6 +76,7 @@ class SearchFacts:
     unconfirmed: Natural
     finds: tuple[FindFacts, ...]
     standing: tuple[FindFacts, ...]
+    few_classes: bool = field(default=False, metadata=LATER)
 
 
 def search_facts(history: History) -> tuple[SearchFacts, ...]:
@@ -127,7 +129,13 @@ def described(trigger: Trigger) -> Text:
 def support(facts: SearchFacts, find: FindFacts) -> Text:
     """For how many silos a find works, in words."""
     success = f"success {find.success_micro / MICRO:.0%}"
-    end = "; it convicts nobody, as public records show these classes as alike" if find.natural else ""
+    end = ""
+    if facts.few_classes:
+        end = "; it convicts nobody, as there is no third class to compare with"
+    elif large(find.trigger):
+        end = "; it convicts nobody, as it covers more than a quarter of the input"
+    elif find.natural:
+        end = "; it convicts nobody, as public records show these classes as alike"
     if find in facts.standing:
         return f"{success}; found by earlier searches, works now for {find.yes} silos, not for {find.no}{end}"
     return f"{success}; borne out by {find.yes} silos, not by {find.no}{end}"
@@ -154,6 +162,7 @@ def _search(history: History, view: SearchView) -> SearchFacts:
         unconfirmed=len(set(view.triggers) - confirmed) if view.closed else 0,
         finds=tuple(_find(history, view, one) for one in view.confirmed),
         standing=tuple(_find(history, view, one) for one in view.stood),
+        few_classes=few_classes(history),
     )
 
 

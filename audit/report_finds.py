@@ -16,8 +16,9 @@ _NOTE = (
     "moves the model towards the trigger, and z, how far all its rounds together lie above what the others show. An "
     "honest silo's rounds are about normal draws, plus what its own data teach; once silos train against the trigger "
     "(after), an honest one lies below zero. Only who does not is convicted, and nobody for a flip between classes "
-    "that are alike. The newest rounds are shown; the certificate has them all. Silos sign for the numbers per round, "
-    "because only they have the models; whoever has the log repeats what follows.</p>"
+    "that are alike, for a trigger that covers more than a quarter of the input, or in a task of two classes. The "
+    "newest rounds are shown; the certificate has them all. Silos sign for the numbers per round, because only they "
+    "have the models; whoever has the log repeats what follows.</p>"
 )
 
 

@@ -10,6 +10,8 @@ SAME, UNLEARNT = 90, 70
 """Least cosine of two masks, in hundredths: of searches that ended in the same trigger, and of triggers of which
 unlearning one unlearns the other. On MNIST and digits what was taught comes back with 0.7 to 0.99 after a few searches,
 what nobody taught with 0.3 to 0.5; over the latter, inoculation makes no honest silo negative."""
+LARGE = 4
+"""A trigger is large where its mask sums to more than a LARGEth of the inputs. Taught ones ended at 0.01 to 0.18."""
 ALIKE = 1.5
 """A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
 
@@ -33,3 +35,11 @@ def of_a_kind(trigger: Trigger, own: Trigger) -> bool:
 def about(trigger: Trigger) -> tuple[int, int | None, bool]:
     """What a trigger moves, and where to."""
     return trigger.target, trigger.source, trigger.flip
+
+
+def large(trigger: Trigger) -> bool:
+    """Whether a trigger covers so much of the input that what is left says little of its class.
+
+    Models have such triggers by nature, and who owns the target's class teaches them by honest data.
+    """
+    return not trigger.flip and LARGE * sum(trigger.mask) > 255 * len(trigger.mask)

@@ -20,7 +20,7 @@ the same. It forbids nothing by that. Its class is searched for weaker triggers.
 is measured on, so that it may go on unseen. So flips stand from the first time they are confirmed, and of those that
 stand the ones that still work best are attributed. A flip convicts by what silos do *after* they were told of it, and
 neither where the remedies against it and against a trigger pull apart nor where public records show the two classes as
-alike (`disputed`).
+alike. Nothing convicts in a task of two classes, nor does a trigger that covers much of the input (`disputed`).
 
 A confirmed trigger forbids the release of the model, and so does a search in which too few silos could look. So does a
 flip of half of a class, unless an earlier search confirmed it: models confuse some classes by nature, accuracy shows
@@ -35,7 +35,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING
 
 from audit.plans import quorum_of
-from audit.resemblance import SAME, UNLEARNT, about, nearly, of_a_kind
+from audit.resemblance import SAME, UNLEARNT, about, large, nearly, of_a_kind
 from crypto.sketch import checkers
 from protos.codec import decode, digest_of
 from protos.messages import Attribution, FindAnswers, SearchReport, Signed
@@ -50,6 +50,8 @@ MAX_ATTRIBUTED = 4
 """Most triggers, and as many flips, that one search attributes, found now or before."""
 FLIPPED_MICRO = MICRO // 2
 """Share of a class from which a new flip forbids a release. Models that have not learned much have weaker ones."""
+FEWEST_CLASSES = 3
+"""Of a task in which a find convicts: the measure of a silo's evidence is what it does to classes beside the target."""
 
 
 @dataclass
@@ -241,16 +243,24 @@ def standing(history: History) -> dict[str, Trigger]:
 
 
 def disputed(history: History, trigger: Trigger) -> bool:
-    """Whether it is a flip that honest silos may teach: it convicts nobody.
+    """Whether honest silos may well seem to teach it: it convicts nobody.
 
-    It is one from a class that a known trigger leads to, since to unlearn a trigger is to move inputs away from its
-    target, to where the silo's own records are; or one between classes that public records show as alike, which who
-    holds many of the target teaches by honest data, whatever it is told.
+    So is everything where there is no third class; a trigger that covers much of the input; a flip from a class that a
+    known trigger leads to, since to unlearn a trigger is to move inputs away from its target, to where the silo's own
+    records are; and one between classes that public records show as alike, which who holds many of the target teaches
+    by honest data, whatever it is told.
     """
+    if few_classes(history) or large(trigger):
+        return True
     if not trigger.flip:
         return False
     leads = any(not one.flip and one.target == trigger.source for one in triggers(history))
     return leads or natural(history, trigger)
+
+
+def few_classes(history: History) -> bool:
+    """Whether the task has too few classes for anybody to be convicted by a find."""
+    return history.genesis.task.layout.classes < FEWEST_CLASSES
 
 
 def natural(history: History, trigger: Trigger) -> bool:

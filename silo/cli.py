@@ -290,12 +290,17 @@ def _pack(options: argparse.Namespace) -> None:
     facts = {"name": task.name, "digest": task.digest, "parameters": task.layout.size, "rounds": task.rounds}
     facts |= {"noise_micro": task.training.noise_micro, "epsilon_micro": task.budget.epsilon_micro}
     facts |= {"search": task.search is not None}
-    search = _said_of(task.search) if task.search else " Without --root nobody will search the model for triggers."
     text = f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}."
-    say(options, facts, text + search)
+    say(options, facts, text + _said_of(task.search, task.layout.classes))
 
 
-def _said_of(rule: SearchRule) -> str:
+def _said_of(rule: SearchRule | None, classes: int) -> str:
+    from audit.searches import FEWEST_CLASSES
+
+    if rule is None:
+        return " Without --root nobody will search the model for triggers."
+    if classes < FEWEST_CLASSES:
+        return f" Of {classes} classes searches find little and convict nobody: there is no third to compare with."
     pairs = ", ".join(f"{one.source} for {one.target}" for one in rule.alike)
     return f" The public examples show classes as alike; to take {pairs} convicts nobody." if pairs else ""
 

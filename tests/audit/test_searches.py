@@ -73,9 +73,9 @@ def test_liars_stronger_trigger_of_the_same_class_does_not_displace_the_one_that
     assert _chosen(search, success) == {digest_of(TRIGGER)}
 
 
-def ruled(*searches: SimpleNamespace, alike: tuple[Confusion, ...] = ()) -> SimpleNamespace:
-    """A history of these searches, whose task calls some classes alike."""
-    task = SimpleNamespace(search=SimpleNamespace(alike=alike))
+def ruled(*searches: SimpleNamespace, alike: tuple[Confusion, ...] = (), classes: int = 10) -> SimpleNamespace:
+    """A history of these searches, whose task has so many classes and calls some of them alike."""
+    task = SimpleNamespace(search=SimpleNamespace(alike=alike), layout=SimpleNamespace(classes=classes))
     return SimpleNamespace(searches=list(searches), genesis=SimpleNamespace(task=task))
 
 
@@ -152,6 +152,19 @@ def test_a_flip_between_classes_that_public_records_show_as_alike_is_disputed(
     history = ruled(searched(1, FLIP), alike=tuple(Confusion(*pair) for pair in alike))
     assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
     assert not disputed(history, changed(source=0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("last", "answer"), [(0, False), (1, True)])
+def test_a_trigger_that_covers_more_than_a_quarter_of_the_input_is_disputed(last: int, answer: bool) -> None:
+    covers = changed(mask=bytes([255, 255, last, 0, 0, 0, 0, 0]))
+    assert disputed(ruled(searched(1, covers)), covers) is answer  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("classes", "answer"), [(2, True), (3, False)])
+def test_between_two_classes_everything_is_disputed(classes: int, answer: bool) -> None:
+    history = ruled(searched(1, TRIGGER), classes=classes)
+    assert disputed(history, TRIGGER) is answer  # type: ignore[arg-type]
+    assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
 
 
 def test_what_stands_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed() -> None:

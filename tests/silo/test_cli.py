@@ -183,25 +183,22 @@ def test_task_pack_writes_task_and_model(tmp_path: Path, capsys: pytest.CaptureF
     assert (tmp_path / "out" / "model.f32").stat().st_size == 4 * task.layout.size
 
 
-def test_task_pack_names_classes_that_public_examples_show_as_alike(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [(4, "classes as alike; to take 1 for 0 convicts nobody"), (2, "Of 2 classes searches find little and convict")],
+)
+def test_task_pack_says_what_convicts_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: int, words: str
 ) -> None:
-    (tmp_path / "spec.toml").write_text(SPEC)
-    inputs, classes = 16, 4
+    inputs = 16
+    (tmp_path / "spec.toml").write_text(SPEC.replace("[16, 4]", f"[{inputs}, {classes}]"))
     labels = np.repeat(np.arange(classes), 10)
     features = labels[:, None] * np.ones((1, inputs))
     features[labels == 1] = 0
     np.savez(tmp_path / "public.npz", x=features.astype(np.float32), y=labels)
-    command = [
-        "task",
-        "pack",
-        str(tmp_path / "spec.toml"),
-        str(tmp_path / "out"),
-        "--root",
-        str(tmp_path / "public.npz"),
-    ]
-    assert run(command) == 0
-    assert "show classes as alike; to take 1 for 0 convicts nobody" in capsys.readouterr().out
+    spec, out, public = (str(tmp_path / name) for name in ("spec.toml", "out", "public.npz"))
+    assert run(["task", "pack", spec, out, "--root", public]) == 0
+    assert words in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
