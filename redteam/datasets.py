@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from redteam import pickled
 from redteam.attacks.parts import Features, Labels
-from redteam.errors import BadDataFile, MissingData
+from redteam.errors import BadDataFile, BadScenario, MissingData
 
 _UBYTE, _INT = 0x08, 0x0C
 _IDX_TYPES = {_UBYTE: ">u1", _INT: ">i4"}
@@ -74,6 +74,32 @@ def load(name: str, directory: Path) -> Dataset:
     if name not in DATASETS:
         raise MissingData(f"no data set is named {name!r}: choose one of {', '.join(DATASETS)}")
     return DATASETS[name](directory)
+
+
+def of_classes(data: Dataset, classes: Sequence[int]) -> Dataset:
+    """The records of these classes only, which are then called 0, 1, ... in this order; all where none is named.
+
+    Raises:
+        BadScenario: it is fewer than two, one comes twice, or the set has no such class.
+    """
+    if not classes:
+        return data
+    if not 2 <= len(classes) == len(set(classes)) or not max(classes) < data.classes:
+        allowed = f"two or more of 0 to {data.classes - 1}, each once"
+        raise BadScenario(f"scenario: data.classes = {list(classes)} cannot be: it is {allowed}")
+    renamed = np.full(data.classes, -1, dtype=np.int64)
+    renamed[list(classes)] = np.arange(len(classes))
+    train, test = renamed[data.labels] >= 0, renamed[data.test_labels] >= 0
+    return replace(
+        data,
+        features=data.features[train],
+        labels=renamed[data.labels[train]],
+        test_features=data.test_features[test],
+        test_labels=renamed[data.test_labels[test]],
+        classes=len(classes),
+        groups=None if data.groups is None else data.groups[train],
+        test_groups=None if data.test_groups is None else data.test_groups[test],
+    )
 
 
 def digits(directory: Path) -> Dataset:

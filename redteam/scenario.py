@@ -74,6 +74,7 @@ class DataSpec:
         features: `none`, or `scattering`: what models see of images are fixed public features (`redteam.featured`),
             learned on up to 1,000 of the set's images, which are then no silo's.
         components: how many features; 0 for as many as the public images were found to support, at most 400.
+        classes: records of these classes only, which are then called 0, 1, ... in this order; none for all.
     """
 
     set: str = _choice("digits", _data_sets)
@@ -85,6 +86,7 @@ class DataSpec:
     holdout: float = _number(0.15, 0.01, 0.9)
     features: str = _choice("none", lambda: FEATURES)
     components: int = _whole(0, 0, 10_000)
+    classes: tuple[int, ...] = field(default=(), metadata={"low": 0, "high": 10_000})
 
 
 @dataclass(frozen=True)

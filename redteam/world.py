@@ -81,7 +81,8 @@ def build(scenario: Scenario, directory: Path) -> World:
         RedTeamError: data are absent or too few, or the attack lacks what it needs.
         SiloError: no noise meets the budget, or the model does not fit.
     """
-    source = _source(scenario.data.set, directory, scenario.data.features, scenario.data.components)
+    spec = scenario.data
+    source = _source(spec.set, spec.classes, directory, spec.features, spec.components)
     parts = split(scenario, source.images)
     shown = parts if source.extractor is None else split(scenario, source.images, source.seen)
     examples = Root(*public_examples(scenario, source.seen))
@@ -211,8 +212,8 @@ def _reach(training: Training, count: int) -> float:
 
 
 @lru_cache(maxsize=2)
-def _source(name: str, directory: Path, features: str, components: int) -> Source:
-    data = datasets.load(name, directory)
+def _source(name: str, classes: tuple[int, ...], directory: Path, features: str, components: int) -> Source:
+    data = datasets.of_classes(datasets.load(name, directory), classes)
     return Source(data, data) if features == "none" else through_scattering(data, components)
 
 

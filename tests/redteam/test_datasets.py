@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from redteam import datasets
 from redteam.attacks import triggers
-from redteam.errors import BadDataFile, MissingData
+from redteam.errors import BadDataFile, BadScenario, MissingData
 from redteam.scenario import parse
 from redteam.world import build
 
@@ -181,6 +181,28 @@ def test_the_small_digits_need_no_directory_and_share_no_image_between_training_
     ]
     assert parts[0] | parts[1] == known
     assert not parts[0] & parts[1]
+
+
+def test_chosen_classes_keep_their_records_and_owners_under_new_names(directory: Path) -> None:
+    whole = datasets.load("mnist_by_writer", directory)
+    few = datasets.of_classes(whole, (2, 0))
+    assert few.classes == 2
+    for own, ours, other, theirs, name in (
+        (few.features, few.labels, whole.features, whole.labels, "training"),
+        (few.test_features, few.test_labels, whole.test_features, whole.test_labels, "test"),
+    ):
+        assert np.array_equal(own[ours == 0], other[theirs == 2]), name
+        assert np.array_equal(own[ours == 1], other[theirs == 0]), name
+        assert len(ours) == np.isin(theirs, (0, 2)).sum() > 0, name
+    assert whole.groups is not None
+    assert np.array_equal(few.groups, whole.groups[np.isin(whole.labels, (0, 2))])  # type: ignore[arg-type]
+    assert datasets.of_classes(whole, ()) is whole
+
+
+@pytest.mark.parametrize("classes", [(1,), (1, 1), (0, 10)])
+def test_classes_that_cannot_be_chosen_are_refused(classes: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(BadScenario, match="two or more of 0 to 9, each once"):
+        datasets.of_classes(datasets.load("digits", tmp_path), classes)
 
 
 def test_an_unknown_set_is_refused_with_the_known_names(tmp_path: Path) -> None:
