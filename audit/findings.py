@@ -12,8 +12,7 @@ from typing import Annotated
 
 from audit import attributions
 from audit.history import History
-from audit.resemblance import large
-from audit.searches import SearchView, few_classes, natural
+from audit.searches import SearchView, excuse
 from protos.codec import LATER, Between, Digest, Matching, Name, Natural, Positive, Text
 from protos.messages import Share
 from protos.records import Confirmed, Score
@@ -45,8 +44,8 @@ class PartFacts:
 class FindFacts:
     """A confirmed find. `reporters` found it themselves; without attribution there are no tables and no parts.
 
-    Of a trigger that stands, `yes` and `no` say only for how many silos it works now. A `natural` flip, between classes
-    that public records show as alike, convicts nobody.
+    Of a trigger that stands, `yes` and `no` say only for how many silos it works now. `excuse`: why it convicts nobody,
+    whatever else is known (`audit.searches.excuse`).
     """
 
     find: Digest
@@ -58,14 +57,14 @@ class FindFacts:
     tables: Natural
     agreeing: Natural
     parts: tuple[PartFacts, ...]
-    natural: bool = field(default=False, metadata=LATER)
+    excuse: Text = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True)
 class SearchFacts:
     """One search: `clean` (a quorum reported, nothing was confirmed), `answered` (nothing that forbids a release),
     `finds` (something that does), `few` reports, `blind` (enough, but the model is right too seldom to be searched), or
-    still `open`. `standing`: earlier finds that still work. Where the task has `few_classes` no find convicts.
+    still `open`. `standing`: earlier finds that still work.
     """
 
     round: Positive
@@ -76,7 +75,6 @@ class SearchFacts:
     unconfirmed: Natural
     finds: tuple[FindFacts, ...]
     standing: tuple[FindFacts, ...]
-    few_classes: bool = field(default=False, metadata=LATER)
 
 
 def search_facts(history: History) -> tuple[SearchFacts, ...]:
@@ -129,13 +127,7 @@ def described(trigger: Trigger) -> Text:
 def support(facts: SearchFacts, find: FindFacts) -> Text:
     """For how many silos a find works, in words."""
     success = f"success {find.success_micro / MICRO:.0%}"
-    end = ""
-    if facts.few_classes:
-        end = "; it convicts nobody, as there is no third class to compare with"
-    elif large(find.trigger):
-        end = "; it convicts nobody, as it covers more than a quarter of the input"
-    elif find.natural:
-        end = "; it convicts nobody, as public records show these classes as alike"
+    end = f"; it convicts nobody, as {find.excuse}" if find.excuse else ""
     if find in facts.standing:
         return f"{success}; found by earlier searches, works now for {find.yes} silos, not for {find.no}{end}"
     return f"{success}; borne out by {find.yes} silos, not by {find.no}{end}"
@@ -162,7 +154,6 @@ def _search(history: History, view: SearchView) -> SearchFacts:
         unconfirmed=len(set(view.triggers) - confirmed) if view.closed else 0,
         finds=tuple(_find(history, view, one) for one in view.confirmed),
         standing=tuple(_find(history, view, one) for one in view.stood),
-        few_classes=few_classes(history),
     )
 
 
@@ -179,7 +170,7 @@ def _find(history: History, view: SearchView, one: Confirmed) -> FindFacts:
         tables=case.tables if case else 0,
         agreeing=case.agreeing if case else 0,
         parts=_parts(history, view, one.find),
-        natural=natural(history, view.trigger(one.find)),
+        excuse=excuse(history, view.trigger(one.find)),
     )
 
 

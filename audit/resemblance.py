@@ -11,7 +11,7 @@ SAME, UNLEARNT = 90, 70
 unlearning one unlearns the other. On MNIST and digits what was taught comes back with 0.7 to 0.99 after a few searches,
 what nobody taught with 0.3 to 0.5; over the latter, inoculation makes no honest silo negative."""
 LARGE = 4
-"""A trigger is large where its mask sums to more than a LARGEth of the inputs. Taught ones ended at 0.01 to 0.18."""
+"""A trigger is large where its mask sums to more than a LARGEth of the inputs: taught ones mostly to 0.01 to 0.18."""
 ALIKE = 1.5
 """A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
 

@@ -243,31 +243,31 @@ def standing(history: History) -> dict[str, Trigger]:
 
 
 def disputed(history: History, trigger: Trigger) -> bool:
-    """Whether honest silos may well seem to teach it: it convicts nobody.
+    """Whether honest silos may well seem to teach it, so that it convicts nobody.
 
-    So is everything where there is no third class; a trigger that covers much of the input; a flip from a class that a
-    known trigger leads to, since to unlearn a trigger is to move inputs away from its target, to where the silo's own
-    records are; and one between classes that public records show as alike, which who holds many of the target teaches
-    by honest data, whatever it is told.
+    Beside what has an `excuse` that is a flip from a class that a known trigger leads to: to unlearn a trigger is to
+    move inputs away from its target, to where the silo's own records are.
     """
-    if few_classes(history) or large(trigger):
+    if excuse(history, trigger):
         return True
-    if not trigger.flip:
-        return False
-    leads = any(not one.flip and one.target == trigger.source for one in triggers(history))
-    return leads or natural(history, trigger)
+    return trigger.flip and any(not one.flip and one.target == trigger.source for one in triggers(history))
 
 
-def few_classes(history: History) -> bool:
-    """Whether the task has too few classes for anybody to be convicted by a find."""
-    return history.genesis.task.layout.classes < FEWEST_CLASSES
+def excuse(history: History, trigger: Trigger) -> str:
+    """Why it convicts nobody whatever else is known, in words; empty where it may.
 
-
-def natural(history: History, trigger: Trigger) -> bool:
-    """Whether it is a flip between classes that public records show as alike (`silo.likeness`)."""
-    rule = rule_of(history)
-    alike = {(one.source, one.target) for one in rule.alike} if rule else set()
-    return trigger.flip and (trigger.source, trigger.target) in alike
+    Who holds many records of a class teaches triggers that leave little of an input, and flips between classes that
+    public records show as alike (`silo.likeness`), by honest data and whatever it is told.
+    """
+    task = history.genesis.task
+    if task.layout.classes < FEWEST_CLASSES:
+        return "there is no third class to compare with"
+    if large(trigger):
+        return "it covers more than a quarter of the input"
+    alike = {(one.source, one.target) for one in task.search.alike} if task.search else set()
+    if trigger.flip and (trigger.source, trigger.target) in alike:
+        return "public records show these classes as alike"
+    return ""
 
 
 def denied(history: History, silo: str, model: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from audit.resemblance import SAME, nearly, of_a_kind
-from audit.searches import SearchView, _chosen, _stood, disputed, doses_for, standing, told
+from audit.searches import SearchView, _chosen, _stood, disputed, doses_for, excuse, standing, told
 from protos.codec import digest_of
 from protos.messages import Find, SearchReport
 from protos.records import Confirmed, Search
@@ -151,20 +151,24 @@ def test_a_flip_between_classes_that_public_records_show_as_alike_is_disputed(
     assert (FLIP.source, FLIP.target) == (0, 1)
     history = ruled(searched(1, FLIP), alike=tuple(Confusion(*pair) for pair in alike))
     assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
+    assert ("classes as alike" in excuse(history, FLIP)) is answer  # type: ignore[arg-type]
     assert not disputed(history, changed(source=0))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("last", "answer"), [(0, False), (1, True)])
 def test_a_trigger_that_covers_more_than_a_quarter_of_the_input_is_disputed(last: int, answer: bool) -> None:
     covers = changed(mask=bytes([255, 255, last, 0, 0, 0, 0, 0]))
-    assert disputed(ruled(searched(1, covers)), covers) is answer  # type: ignore[arg-type]
+    history = ruled(searched(1, covers))
+    assert disputed(history, covers) is answer  # type: ignore[arg-type]
+    assert ("a quarter of the input" in excuse(history, covers)) is answer  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("classes", "answer"), [(2, True), (3, False)])
 def test_between_two_classes_everything_is_disputed(classes: int, answer: bool) -> None:
     history = ruled(searched(1, TRIGGER), classes=classes)
-    assert disputed(history, TRIGGER) is answer  # type: ignore[arg-type]
-    assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
+    for find in (TRIGGER, FLIP):
+        assert disputed(history, find) is answer  # type: ignore[arg-type]
+        assert ("no third class" in excuse(history, find)) is answer  # type: ignore[arg-type]
 
 
 def test_what_stands_gets_a_dose_of_its_own_beside_all_that_was_ever_confirmed() -> None:
