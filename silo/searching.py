@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from audit.history import History, RoundView
 from defenses.attribution import Past, project, sketched
 from protos.codec import digest_of
 from protos.messages import MAX_FINDS, Attribution, Find, FindAnswer, FindAnswers, Projections, SearchReport
-from protos.task import Task
+from protos.task import Confusion, Task
 from silo import rootset
 from silo.desk import Desk, SitOut
 from silo.likeness import alike
@@ -131,7 +131,14 @@ def root(desk: Desk, history: History) -> Root:
         if hashlib.sha256(data).hexdigest() != task.search.root:
             raise SitOut("the coordinator handed out a root set that is not the task's")
         desk.workspace.save_root(data)
-    public = rootset.from_bytes(data, task.model.sizes[0])
-    if alike(public) != task.search.alike:
+    public, confusions = _read(data, task.model.sizes[0])
+    if confusions != task.search.alike:
         raise SitOut("the task calls other classes alike than its root set does; have it packed anew")
     return public
+
+
+@lru_cache(maxsize=1)
+def _read(data: bytes, inputs: int) -> tuple[Root, tuple[Confusion, ...]]:
+    """A root set and its classes that are alike; kept, as it is asked for once for each past round and find."""
+    public = rootset.from_bytes(data, inputs)
+    return public, alike(public)
