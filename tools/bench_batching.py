@@ -9,7 +9,6 @@ trainer's updates (a test shows it). Seconds of the wall clock, the fastest of s
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -31,6 +28,7 @@ from silo.gaussian import gaussian
 from silo.sampling import poisson_batch
 from silo.trainer import SAFE_CLIP, initial_model
 from silo.training import trainer
+from tools.timing import fastest, show
 
 STEPS, CLIP, RATE = 5, 0.5, 0.1
 MODELS = {
@@ -162,19 +160,10 @@ def measured(kind: str, silos: int, records: int, repetitions: int) -> Row:
     ]
     if kind == "mlp":
         works.append(lambda: at_once(spec, model, own, rule, by_ghost))
-    seconds = [_fastest(work, repetitions) for work in works]
+    seconds = [fastest(work, repetitions, time.perf_counter) for work in works]
     ghost = seconds[3] if kind == "mlp" else 0.0
     ratio = min(seconds[2:]) / seconds[0]
     return Row(kind, silos, records, *(round(one, 3) for one in (*seconds[:3], ghost, ratio)))
-
-
-def _fastest(work: Callable[[], object], repetitions: int) -> float:
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def main() -> None:
@@ -184,15 +173,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the rows as CSV too")
     options = parser.parse_args()
     rows = [asdict(measured(*case, options.repetitions)) for case in CASES]
-    table = Table(*rows[0], title=f"Seconds of {STEPS} steps", title_justify="left")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-    if options.csv:
-        with options.csv.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+    show(rows, f"Seconds of {STEPS} steps", options.csv)
 
 
 if __name__ == "__main__":

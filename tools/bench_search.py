@@ -10,17 +10,13 @@ class.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from audit.searches import MAX_ATTRIBUTED
 from protos.search import Trigger
@@ -32,6 +28,7 @@ from silo.data import Records
 from silo.search import searcher
 from silo.searcher import Root
 from silo.trainer import initial_model
+from tools.timing import fastest, show
 
 GOAL_SECONDS = 20.0
 PER_CLASS, TRAINED, NEW_ROUNDS = 30, 6000, 2
@@ -68,7 +65,7 @@ def measured(kind: str, dataset: datasets.Dataset, repetitions: int) -> Row:
     if not found:
         raise SystemExit(f"nothing was found in a {kind} model with a backdoor: this measures no whole search")
     times = [
-        _fastest(work, repetitions)
+        fastest(work, repetitions, time.process_time)
         for work in (
             lambda: searcher(spec).search(clean, root),
             lambda: searcher(spec).search(bad, root),
@@ -94,15 +91,6 @@ def _trained(spec: ModelSpec, records: Records) -> NDArray[np.float32]:
     return (model + update).astype(np.float32)
 
 
-def _fastest(work: Callable[[], object], repetitions: int) -> float:
-    seconds = []
-    for _ in range(repetitions):
-        start = time.process_time()
-        work()
-        seconds.append(time.process_time() - start)
-    return min(seconds)
-
-
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description="benchmark of searches")
@@ -113,15 +101,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset = datasets.mnist(options.data)
     rows = [asdict(measured(kind, dataset, options.repetitions)) for kind in MODELS]
-    table = Table(*rows[0], title="Processor seconds of a search", title_justify="left")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
-    if options.csv:
-        with options.csv.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+    show(rows, "Processor seconds of a search", options.csv)
 
 
 if __name__ == "__main__":
