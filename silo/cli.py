@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from silo.errors import BadData, BadExtractor, BadTask, SiloError
 from silo.link import BadInvitation, BadSiloDirectory
 
 if TYPE_CHECKING:
-    from protos.task import SearchRule
+    from protos.task import Task
     from silo.runner import Work
+    from silo.searcher import Root
     from silo.session import Progress, Session
 
 
@@ -123,6 +124,12 @@ def _add_task(commands: Any) -> None:
         type=Path,
         metavar="FILE.npz",
         help="public examples (x and y, 30 a class suffice); without them nobody searches the model for triggers",
+    )
+    pack.add_argument(
+        "--features",
+        type=Path,
+        metavar="FEATURES.npz",
+        help="what the task names: turns images of --root into features",
     )
     features = _command(tasks, "features", _features, "learn fixed features on public images, which are no records")
     features.add_argument("images", type=Path, metavar="IMAGES.npz", help="array x [n, height, width], grey in [0, 1]")
@@ -267,17 +274,17 @@ def _pack(options: argparse.Namespace) -> None:
 
     from protos.codec import pack
     from silo import rootset
-    from silo.data import NumpySource
     from silo.pack import pack_task
-    from silo.searcher import Root
 
+    if options.features is not None and options.root is None:
+        raise _Usage("--features turns public images into features: say --root FILE.npz too, or leave it out")
     try:
         spec = tomllib.loads(options.spec.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadTask(f"{options.spec} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadTask(f"{options.spec} is no TOML: {error}") from error
-    root = None if options.root is None else Root(*NumpySource(options.root).examples())
+    root = None if options.root is None else _public(options.root, options.features, spec)
     task, model = pack_task(spec, root)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -291,18 +298,36 @@ def _pack(options: argparse.Namespace) -> None:
     facts |= {"noise_micro": task.training.noise_micro, "epsilon_micro": task.budget.epsilon_micro}
     facts |= {"search": task.search is not None}
     text = f"Packed {task.name}: {task.layout.size} parameters, {task.rounds} rounds, {task.digest}."
-    say(options, facts, text + _said_of(task.search, task.layout.classes))
+    say(options, facts, text + _said_of(task))
 
 
-def _said_of(rule: SearchRule | None, classes: int) -> str:
+def _public(examples: Path, features: Path | None, spec: Mapping[str, Any]) -> Root:
+    """The root set: public examples, through the fixed features that the description names where these are given."""
+    from silo.data import NumpySource
+    from silo.features import load
+    from silo.searcher import Root
+
+    x, y = NumpySource(examples).examples()
+    if features is None:
+        return Root(x, y)
+    extractor, model = load(features), spec.get("model")
+    if not isinstance(model, Mapping) or model.get("features") != extractor.digest:
+        raise BadTask(f'task: {features} is not what the model names: say features = "{extractor.digest}" in [model]')
+    return Root(extractor.features(x), y)
+
+
+def _said_of(task: Task) -> str:
     from audit.searches import FEWEST_CLASSES
 
+    rule, classes = task.search, task.layout.classes
     if rule is None:
         return " Without --root nobody will search the model for triggers."
     if classes < FEWEST_CLASSES:
         return f" Of {classes} classes searches find little and convict nobody: there is no third to compare with."
     pairs = ", ".join(f"{one.source} for {one.target}" for one in rule.alike)
-    return f" The public examples show classes as alike; to take {pairs} convicts nobody." if pairs else ""
+    said = f" The public examples show classes as alike; to take {pairs} convicts nobody." if pairs else ""
+    unseen = " Searches look among the fixed features: flipped labels are found there, patches on images are not."
+    return said + unseen if task.model.features else said
 
 
 def _features(options: argparse.Namespace) -> None:

@@ -16,7 +16,10 @@ _BYTES = 4
 def require_fit(root: Root, inputs: int, classes: int) -> None:
     """Check a root set against a model's inputs and classes; BadData names what does not fit."""
     if root.features.shape[1] != inputs:
-        raise BadData(f"root records have {root.features.shape[1]} features, the model takes {inputs}: reshape them")
+        raise BadData(
+            f"root records have {root.features.shape[1]} features, the model takes {inputs}: reshape them, or say "
+            "--features where the model has fixed ones"
+        )
     missing = sorted(set(range(classes)) ^ set(root.labels.tolist()))
     if missing:
         raise BadData(f"the root set needs records of exactly the classes 0 to {classes - 1}: look at {missing[:10]}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from silo import cli
+from silo import cli, rootset
 from silo.data import NumpySource
 from silo.entropy import OsEntropy
 from silo.errors import BadData, BadExtractor, BadTask
@@ -133,6 +133,69 @@ def test_command_learns_a_file_and_says_what_the_task_must_name(
     assert cli.run(["task", "features", str(tmp_path / "public.npz"), str(out), "--keep", "5"]) == 0
     assert f'features = "{load(out).digest}"' in capsys.readouterr().out
     assert load(out).outputs == 5
+
+
+SPEC = """
+name = "toy"
+rounds = 2
+sample_rate = 0.5
+steps = 1
+learning_rate = 0.5
+clip = 1.0
+evaluation_noise = 20.0
+counts_noise = 20.0
+epsilon = 8.0
+delta = 1e-4
+range = 1.6
+folds = 2
+[model]
+kind = "linear"
+sizes = [6, 3]
+activation = "none"
+"""
+
+
+def pack(directory: Path, line: str, *arguments: str) -> int:
+    (directory / "spec.toml").write_text(f"{SPEC}{line}\n")
+    np.savez(directory / "public.npz", x=IMAGES[:30].reshape(-1, 16, 16), y=np.arange(30) % 3)
+    (directory / "features.npz").write_bytes(FILE)
+    given = [str(directory / one) if one.endswith(".npz") else one for one in arguments]
+    return cli.run(["task", "pack", str(directory / "spec.toml"), str(directory / "out"), *given])
+
+
+def test_public_examples_are_packed_as_the_features_that_silos_train_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = f'features = "{parse(FILE).digest}"'
+    assert pack(tmp_path, named, "--root", "public.npz", "--features", "features.npz") == 0
+    assert "patches on images are not" in capsys.readouterr().out
+    root = rootset.from_bytes((tmp_path / "out" / "root.bin").read_bytes(), 6)
+    assert np.array_equal(root.features, parse(FILE).features(IMAGES[:30]))
+    assert root.labels.tolist() == [0, 1, 2] * 10
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments", "words"),
+    [
+        ("", ["--root", "public.npz", "--features", "features.npz"], f'say features = "{parse(FILE).digest}"'),
+        (
+            f'features = "{"0" * 64}"',
+            ["--root", "public.npz", "--features", "features.npz"],
+            "not what the model names",
+        ),
+        (f'features = "{parse(FILE).digest}"', ["--root", "public.npz"], "say --features"),
+        (f'features = "{parse(FILE).digest}"', ["--features", "features.npz"], "say --root"),
+        (f'features = "{parse(FILE).digest}"', ["--root", "public.npz", "--features", "none.npz"], "cannot be read"),
+    ],
+)
+def test_public_examples_and_features_that_do_not_fit_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, arguments: list[str], words: str
+) -> None:
+    assert pack(tmp_path, line, *arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("x", [IMAGES[:40], 255 * IMAGES.reshape(-1, 16, 16), np.full((40, 16, 16), np.nan)])
