@@ -122,7 +122,8 @@ class TorchSearcher:
         Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
         long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
         the teacher of its triggers; measured on digits.) Row c stands beside the same of *stamped* records of class c
-        too: who owns a class and inoculates sends them.
+        too: who owns a class and inoculates sends them. Controls also stand beside what teaches the *target* from each
+        class: it takes stamped records off theirs, as teaching any other class does, and is nobody's habit (ADR 28).
 
         For a flip, row c is the flip of class c to the same target, which nobody was found to teach; the row of its
         source is zero. A row stands beside the clean gradients of all classes but its own source, which are what
@@ -133,11 +134,13 @@ class TorchSearcher:
         clean = self._clean(model, root)
         if trigger.flip:
             return np.stack([self._flipping(clean, root, trigger, one) for one in range(self._classes)])
-        basis, stamped = clean.basis, trigger.stamp(root.features)
+        stamped, classes, target = trigger.stamp(root.features), range(self._classes), trigger.target
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
-        rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in range(self._classes)]
-        own = [self._mean_gradients(stamped[root.labels == one], one) for one in range(self._classes)]
-        return np.stack([_beside(row, _joined(basis, more)) for row, more in zip(rows, own, strict=True)])
+        rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in classes]
+        own = [self._mean_gradients(stamped[root.labels == one], one) for one in classes]
+        parts = [self._gradient(stamped[about & (root.labels == one)], target) for one in classes if one != target]
+        bases = {True: clean.basis, False: _joined(clean.basis, parts)}
+        return np.stack([_beside(rows[one], _joined(bases[one == target], own[one])) for one in classes])
 
     def candidates(self, model: NDArray[np.float32], root: Root, uniform: bool = False) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges. `uniform` masks have one value."""

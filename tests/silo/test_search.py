@@ -201,6 +201,22 @@ def test_a_row_stands_beside_what_the_owner_of_its_class_sends_when_it_inoculate
             assert abs(rows[label] @ clean) < 1e-4 * np.linalg.norm(clean)
 
 
+@pytest.mark.parametrize("poison", [None, CORNER], ids=["before it works", "where it works"])
+def test_who_teaches_the_target_pushes_no_control_whatever_classes_he_has(poison: data.Backdoor | None) -> None:
+    model, found = trained("mlp", poison), Trigger(4, None, *_corner(), -MICRO, MICRO)
+    rows, random = searcher(SPEC).directions(model, root(), found), np.random.default_rng(1)
+    others = np.flatnonzero(root().labels != 4)
+    for kept in (others, others[np.isin(root().labels[others], [0, 7])], random.choice(others, 40)):
+        labels = root().labels[kept]
+        parts = [
+            -Learner(SPEC).gradient(model, found.stamp(root().features[own]), np.full(len(own), 4))
+            for own in (np.flatnonzero(root().labels == label) for label in np.unique(labels))
+        ]
+        push = sum(random.random() * one for one in parts)
+        assert rows[4] @ push > 0.2 * np.linalg.norm(push)
+        assert np.abs(np.delete(rows, 4, axis=0) @ push).max() < 1e-4 * np.linalg.norm(push)
+
+
 def test_clean_gradients_are_kept_but_not_taken_for_those_of_another_model_or_root() -> None:
     found, seek = Trigger(4, None, *_corner(), -MICRO, MICRO), searcher(SPEC)
     half = Root(root().features[::2], root().labels[::2])
