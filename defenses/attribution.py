@@ -18,13 +18,14 @@ measured power of the silo's folds per degree of freedom. Both are bounded by wh
 *Rounds* add up to `x_i = m_i^-1/2 sum_r c_ri` over the m_i rounds in which the silo opened, of variance mean_r s_ri^2.
 
 *Signal.* Honest gradients may well have a part along d: it is orthogonal to the mean clean gradients of public records,
-not to those of a silo's own. What it is shows in the directions of the other classes, which nobody was found to teach.
-There who unlearns the trigger pushes nearly all of them, and who teaches it pulls them down. So a silo's *habit* h_i is
-what it pushes whatever the class: the upper quartile of its own controls, beyond that of their noise, or 0. All that
-silos share beside it is the median, and what they differ by is tau^2, such that the 0.9 quantile of
-`(x_ic - h_i - max(0, median_c)) / sqrt(s_i^2 + tau^2)` over silos i and classes c is that of a normal variable. (Upper
-quantiles, since who pushes one class pushes the others down; higher ones are for attackers to inflate: an attacker that
-pushes a quarter of the other classes as well raises its habit, which is taken off and divides nothing.)
+not to those of a silo's own. What it is shows in the directions of the other classes, which nobody was found to teach
+and along which nothing pushes that teaches the target. There who unlearns the trigger may push nearly all of them, and
+who teaches it may pull them down. So a silo's *habit* h_i is what it pushes whatever the class: the upper quartile of
+its own controls, beyond that of their noise, or 0. All that silos share beside it is the median, and what they differ
+by is tau^2, such that the 0.9 quantile of `(x_ic - h_i - max(0, median_c)) / sqrt(s_i^2 + tau^2)` over silos i and
+classes c is that of a normal variable. (Upper quantiles, since who pushes one class pushes the others down; higher ones
+are for attackers to inflate: an attacker that pushes a quarter of the other classes as well raises its habit, which is
+taken off and divides nothing.)
 
     before:  z_i = (x_i - h_i - max(0, median_i x_i)) / sqrt(s_i^2 + tau^2)
     after:   z_i = (x_i - h_i) / sqrt(s_i^2 + tau^2)

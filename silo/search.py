@@ -34,6 +34,7 @@ from silo import models
 from silo.errors import SiloError
 from silo.leaning import leaning
 from silo.searcher import Root
+from silo.spans import beside, joined, opposed, unit
 
 STEPS, STEPS_UNIFORM = 120, 60
 """Adam steps; at 60 the cheapest masks of weak backdoors are not reached (on digits). One value is soon found."""
@@ -122,8 +123,8 @@ class TorchSearcher:
         Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
         long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
         the teacher of its triggers; measured on digits.) Row c stands beside the same of *stamped* records of class c
-        too: who owns a class and inoculates sends them. Controls also stand beside what teaches the *target* from each
-        class: it takes stamped records off theirs, as teaching any other class does, and is nobody's habit (ADR 28).
+        too: who owns a class and inoculates sends them. Controls lose what they share with teaching the *target* from
+        each class: it takes stamped records off theirs, as teaching any other does, and is nobody's habit (ADR 28).
 
         For a flip, row c is the flip of class c to the same target, which nobody was found to teach; the row of its
         source is zero. A row stands beside the clean gradients of all classes but its own source, which are what
@@ -138,9 +139,13 @@ class TorchSearcher:
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in classes]
         own = [self._mean_gradients(stamped[root.labels == one], one) for one in classes]
-        parts = [self._gradient(stamped[about & (root.labels == one)], target) for one in classes if one != target]
-        bases = {True: clean.basis, False: _joined(clean.basis, parts)}
-        return np.stack([_beside(rows[one], _joined(bases[one == target], own[one])) for one in classes])
+        bases = [joined(clean.basis, more) for more in own]
+        found = [beside(row, basis) for row, basis in zip(rows, bases, strict=True)]
+        taught = [-self._gradient(stamped[about & (root.labels == one)], target) for one in classes if one != target]
+        for one in classes:
+            if one != target:
+                found[one] = opposed(found[one], [beside(part, bases[one]) for part in taught])
+        return np.stack(found)
 
     def candidates(self, model: NDArray[np.float32], root: Root, uniform: bool = False) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges. `uniform` masks have one value."""
@@ -155,8 +160,8 @@ class TorchSearcher:
         source = flip.source or 0 if row == flip.target else row
         about = root.labels == source
         rest = ~about & (root.labels != flip.target)
-        basis = _joined(clean.beside(source), (self._gradient(root.features[rest], flip.target),))
-        return _beside(-self._gradient(root.features[about], flip.target), basis)
+        basis = joined(clean.beside(source), (self._gradient(root.features[rest], flip.target),))
+        return beside(-self._gradient(root.features[about], flip.target), basis)
 
     def _triggers(self, root: Root, suspected: frozenset[int]) -> tuple[Trigger, ...]:
         """Of each class the cheaper kind, where it is cheap at all."""
@@ -318,7 +323,7 @@ class _Clean:
     @classmethod
     def of(cls, gradients: Sequence[Sequence[NDArray[np.float64]]]) -> _Clean:
         """From the gradients of each class, of which zeros are left out."""
-        there = [(label, _unit(row)) for label, rows in enumerate(gradients) for row in rows if row.any()]
+        there = [(label, unit(row)) for label, rows in enumerate(gradients) for row in rows if row.any()]
         basis, parts = np.linalg.qr(np.stack([row for _, row in there], axis=1))
         return cls(basis, parts, np.array([label for label, _ in there]))
 
@@ -376,25 +381,3 @@ def _range(root: Root) -> tuple[int, int]:
     """Least and greatest value of the root's features in millionths; at least a millionth apart."""
     low, high = (round(float(value) * MICRO) for value in (root.features.min(), root.features.max()))
     return low, max(high, low + 1)
-
-
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    length = float(np.linalg.norm(vector))
-    return vector / length if length > 0 else vector
-
-
-def _joined(basis: NDArray[np.float64], more: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """An orthonormal basis of `basis` and what is left of `more`."""
-    for vector in more:
-        left = _beside(vector, basis)
-        if left.any():
-            basis = np.hstack([basis, left[:, None]])
-    return basis
-
-
-def _beside(vector: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The unit vector of what `basis` does not span of `vector`; zero where that is rounding error."""
-    left = _unit(vector)
-    for _ in range(2):  # twice is enough for orthogonality up to rounding
-        left = left - basis @ (basis.T @ left)
-    return _unit(left) if np.linalg.norm(left) > 1e-4 else np.zeros_like(left)

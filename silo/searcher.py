@@ -41,7 +41,7 @@ class Searcher(Protocol):
         """Where an update would move to learn the trigger: float64[classes, d].
 
         Row c is `-∇CE(T(x), c)` at `model`, averaged over the records that are not of class c, orthogonal to the clean
-        class gradients, of unit length. Row `trigger.target` is the find; the others are negative controls, orthogonal
-        also to what teaches the find from any class: of a flip, they are the flips of each class c to the same target,
-        each beside the clean gradients of all classes but c.
+        class gradients, of unit length. Row `trigger.target` is the find; the others are negative controls, along
+        which nothing pushes that teaches the find from any class: of a flip, they are the flips of each class c to the
+        same target, each beside the clean gradients of all classes but c.
         """

@@ -214,7 +214,7 @@ def test_who_teaches_the_target_pushes_no_control_whatever_classes_he_has(poison
         ]
         push = sum(random.random() * one for one in parts)
         assert rows[4] @ push > 0.2 * np.linalg.norm(push)
-        assert np.abs(np.delete(rows, 4, axis=0) @ push).max() < 1e-4 * np.linalg.norm(push)
+        assert (np.delete(rows, 4, axis=0) @ push).max() < 1e-4 * np.linalg.norm(push)
 
 
 def test_clean_gradients_are_kept_but_not_taken_for_those_of_another_model_or_root() -> None:
