@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import select
+import selectors
 import struct
 import subprocess
 import sys
@@ -75,8 +75,10 @@ class Helper:
             return []
         stdout = self._process.stdout
         assert stdout is not None
-        if not select.select([stdout], [], [], seconds)[0]:
-            return []
+        with selectors.DefaultSelector() as waiting:  # select() itself takes no descriptor above 1,023
+            waiting.register(stdout, selectors.EVENT_READ)
+            if not waiting.select(seconds):
+                return []
         if os.read(stdout.fileno(), 1) != READY:
             self.alive = False
             return []

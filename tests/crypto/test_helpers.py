@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,20 @@ pytestmark = pytest.mark.processes
 def wait_until_idle(helper: helpers.Helper) -> None:
     helper.take(60)
     assert helper.idle
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """More than the 1,024 open files that select() can tell apart, as a process with many connections has them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    while opened[-1] < 1100:
+        opened.append(os.dup(opened[0]))
+    yield
+    for one in opened:
+        os.close(one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
@@ -51,6 +67,11 @@ def test_chunks_come_back_in_order(helped: CkksKey, count: int) -> None:
     else:
         assert helped.encrypt_all(slots(0)) == []
         assert helped.decrypt_all([]).shape == (0, 4096)
+
+
+def test_helpers_work_beside_more_open_files_than_select_takes(many_files: None, helped: CkksKey) -> None:
+    assert helped._helpers[0]._process.stdout.fileno() > 1024
+    both_ways(helped, 5)
 
 
 def test_helper_does_a_part(helped: CkksKey, monkeypatch: pytest.MonkeyPatch) -> None:
