@@ -14,6 +14,28 @@ SILENT = 1
 """A noise multiplier of a millionth."""
 
 
+SPEC = """
+name = "toy"
+rounds = 2
+sample_rate = 0.5
+steps = 1
+learning_rate = 0.5
+clip = 1.0
+evaluation_noise = 20.0
+counts_noise = 20.0
+epsilon = 8.0
+delta = 1e-4
+range = 1.6
+folds = 2
+seed = 1
+[model]
+kind = "linear"
+activation = "identity"
+sizes = [16, 4]
+"""
+"""A task description as an operator writes it; the model's table is the last."""
+
+
 def description(kind: str = "linear", **changes: Any) -> dict[str, Any]:
     """A task description with the demo's privacy parameters."""
     sizes = [6, 3] if kind == "linear" else [6, 5, 3]

@@ -17,6 +17,7 @@ from silo.cli import run
 from silo.identity import Enrolled, make_keys, save_enrolment
 from silo.link import BadSiloDirectory
 from silo.runner import approved, locked
+from tests.silo.examples import SPEC
 
 FINGERPRINT = "ab" * 32
 
@@ -152,27 +153,6 @@ def test_export_before_the_first_log_says_what_to_do(
     assert run(["export", str(enrolled), "--out", str(tmp_path / "m.npz")]) == 2
     assert "use `run`" in _error(capsys)
     assert not (tmp_path / "m.npz").exists()
-
-
-SPEC = """
-name = "toy"
-rounds = 2
-sample_rate = 0.5
-steps = 1
-learning_rate = 0.5
-clip = 1.0
-evaluation_noise = 20.0
-counts_noise = 20.0
-epsilon = 8.0
-delta = 1e-4
-range = 1.6
-folds = 2
-seed = 1
-[model]
-kind = "linear"
-sizes = [16, 4]
-activation = "identity"
-"""
 
 
 def test_task_pack_writes_task_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

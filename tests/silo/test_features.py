@@ -18,7 +18,7 @@ from silo.features import ExtractedSource, coefficients, fit, fit_file, load, pa
 from silo.pack import pack_task
 from silo.scattering import Shape, scatter
 from silo.trainer import trainer_for
-from tests.silo.examples import description
+from tests.silo.examples import SPEC, description
 
 SHAPE = Shape(16, 16, 2, 4)
 IMAGES = np.random.default_rng(5).random((60, 256)).astype(np.float32)
@@ -135,28 +135,8 @@ def test_command_learns_a_file_and_says_what_the_task_must_name(
     assert load(out).outputs == 5
 
 
-SPEC = """
-name = "toy"
-rounds = 2
-sample_rate = 0.5
-steps = 1
-learning_rate = 0.5
-clip = 1.0
-evaluation_noise = 20.0
-counts_noise = 20.0
-epsilon = 8.0
-delta = 1e-4
-range = 1.6
-folds = 2
-[model]
-kind = "linear"
-sizes = [6, 3]
-activation = "none"
-"""
-
-
 def pack(directory: Path, line: str, *arguments: str) -> int:
-    (directory / "spec.toml").write_text(f"{SPEC}{line}\n")
+    (directory / "spec.toml").write_text(SPEC.replace("[16, 4]", "[6, 3]") + line)
     np.savez(directory / "public.npz", x=IMAGES[:30].reshape(-1, 16, 16), y=np.arange(30) % 3)
     (directory / "features.npz").write_bytes(FILE)
     given = [str(directory / one) if one.endswith(".npz") else one for one in arguments]

@@ -21,7 +21,7 @@ from silo.errors import BadData, BadTask
 from silo.pack import pack_task
 from silo.searcher import Root
 from silo.workspace import Workspace
-from tests.silo.examples import description
+from tests.silo.examples import SPEC, description
 
 
 def root(count: int = 9, inputs: int = 6, classes: int = 3) -> Root:
@@ -79,25 +79,8 @@ def test_root_set_or_rule_that_does_not_fit_is_refused(
         pack_task(description(search=search), made)
 
 
-SPEC = """
-name = "demo"
-rounds = 2
-sample_rate = 0.5
-steps = 1
-learning_rate = 4
-clip = 1.0
-evaluation_noise = 30
-counts_noise = 8
-epsilon = 8
-delta = 0.0001
-range = 1.6
-folds = 4
-model = {kind = "linear", sizes = [6, 3], activation = "none"}
-"""
-
-
 def test_packed_root_set_is_what_the_coordinator_hands_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "spec.toml").write_text(SPEC)
+    (tmp_path / "spec.toml").write_text(SPEC.replace("[16, 4]", "[6, 3]"))
     np.savez(tmp_path / "public.npz", x=root().features, y=root().labels)
     out = tmp_path / "task"
     assert run(["task", "pack", str(tmp_path / "spec.toml"), str(out)]) == 0
