@@ -127,6 +127,7 @@ class Simulation:
         self.entropy: Entropy = entropy or OsEntropy()
         directory.mkdir(parents=True, exist_ok=True)
         self.log_key = SigningKey.generate()
+        self._stores: list[Store] = []
         self.service = self.open_service()
         genesis = Genesis(FEDERATION, self.log_key.public, sha256(b"no certificates here"), task, policy)
         self.service.found(genesis, initial_model, root)
@@ -138,6 +139,7 @@ class Simulation:
     def open_service(self) -> Service:
         """The coordinator as it starts (again) from its directory."""
         store = Store(f"sqlite:///{self.directory / 'coordinator.db'}")
+        self._stores.append(store)
         mirror = LogFile(self.directory / "log.jsonl")
         return Service(store, Blobs(self.directory / "blobs"), self.log_key, self.clock, mirror)
 
@@ -190,6 +192,8 @@ class Simulation:
         """Close all files."""
         for session in self.sessions.values():
             session.close()
+        for store in self._stores:
+            store.close()
 
     def _identity(self, name: str) -> SiloIdentity:
         return SiloIdentity(name, FEDERATION, self.log_key.public, SigningKey.generate(), ExchangeKey.generate())

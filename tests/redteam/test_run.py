@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,21 @@ def test_numbers_of_the_row_are_those_of_the_log_and_the_final_model(tmp_path: P
         assert one.weights == tuple(view.weights.get(one.name, 0) / 1024 for view in history.rounds)
         correct, total = trainer_for(world.task, world.records[one.name], OsEntropy()).evaluate(model)
         assert one.accuracy == correct / total
+
+
+def test_a_closed_simulation_leaves_no_file_open(tmp_path: Path) -> None:
+    """A sweep's process runs hundreds."""
+    world = build(parse(with_defense("plain")), NOWHERE)
+    simulation = Simulation(tmp_path, world.task, world.model, world.policy, world.seats, world.entropy)
+    simulation.run_rounds(1)
+    assert open_below(tmp_path)
+    simulation.close()
+    assert open_below(tmp_path) == []
+
+
+def open_below(directory: Path) -> list[str]:
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [name for name in map(os.readlink, links) if name.startswith(str(directory))]
 
 
 def test_fairness_numbers_are_of_honest_silos_only() -> None:
