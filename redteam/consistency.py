@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from redteam import aggregated
 from redteam.attacks.catalogue import example
 from redteam.attacks.prototypes import Bapfl
 from redteam.cast import adjusted
@@ -69,6 +70,11 @@ def _on_prototypes_alone(name: str) -> bool:
 
 def _require_federation(scenario: Scenario) -> None:
     federation, data = scenario.federation, scenario.data
+    if federation.defense in aggregated.names() and scenario.engine.encryption:
+        raise BadScenario(
+            f"scenario: federation.defense = '{federation.defense}' changes single updates, which nobody may read: set "
+            "engine.encryption = false, or choose a rule on sketches"
+        )
     if federation.clients and (federation.clients < federation.silos or data.partition != "dirichlet"):
         raise BadScenario(
             f"scenario: federation.clients = {federation.clients} cannot be: it is 0 or at least federation.silos "

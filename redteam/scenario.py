@@ -53,10 +53,10 @@ def _attacks() -> Iterable[str]:
 
 
 def _defenses() -> Iterable[str]:
-    from redteam import arguments
+    from redteam import aggregated, arguments
     from redteam.prototype_defences import COMBINATIONS
 
-    return sorted({*arguments.names(), *COMBINATIONS})
+    return sorted({*arguments.names(), *aggregated.names(), *COMBINATIONS})
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from protos.records import Genesis, Outcome
 from protos.rounds import Phase
 from protos.task import Policy, Task
 from silo.data import Records
-from silo.desk import Desk, LocalPolicy
+from silo.desk import Combine, Desk, LocalPolicy
 from silo.entropy import Entropy, OsEntropy
 from silo.identity import SiloIdentity
 from silo.ledger import Ledger
@@ -107,7 +107,10 @@ class Seat:
 
 
 class Simulation:
-    """A coordinator and its silos below `directory`; `new_history` makes what each silo reads the log into."""
+    """A coordinator and its silos below `directory`; `new_history` makes what each silo reads the log into.
+
+    `combine` is what silos apply in the place of a checked sum, if it is given.
+    """
 
     def __init__(
         self,
@@ -120,8 +123,9 @@ class Simulation:
         *,
         root: bytes | None = None,
         new_history: Callable[[], History] = History,
+        combine: Combine | None = None,
     ) -> None:
-        self._new_history = new_history
+        self._new_history, self._combine = new_history, combine
         self.directory, self.task, self.seats = directory, task, dict(seats)
         self.clock = Clock()
         self.entropy: Entropy = entropy or OsEntropy()
@@ -219,6 +223,7 @@ class Simulation:
                 approved=self._approved,
                 policy=seat.local,
                 searcher=searcher_of(self.task, seat.searcher),
+                combine=self._combine,
             )
 
         return make

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crypto.secure_sum import PackedCkks
 from protos.task import MICRO, Budget, Deadlines, Policy, Task, Training
-from redteam import arguments, datasets
+from redteam import aggregated, arguments, datasets
 from redteam.attacks.attack import Attack
 from redteam.attacks.parts import NO_NOISE_MICRO
 from redteam.cast import behind, crew_of, triggered
@@ -58,6 +58,7 @@ class World:
         triggered: as hold-out, with the labels that the attack wants; None for an untargeted attack.
         trusted: public records for a rule that trusts an update on them.
         root: the file of the public root set of a task with a search.
+        aggregation: applies the scenario's rule where that is one on single updates.
     """
 
     scenario: Scenario
@@ -72,6 +73,7 @@ class World:
     entropy: Entropy
     trusted: Root
     root: bytes | None = None
+    aggregation: aggregated.Aggregated | None = None
 
 
 def build(scenario: Scenario, directory: Path) -> World:
@@ -90,6 +92,7 @@ def build(scenario: Scenario, directory: Path) -> World:
     task, model = task_of(scenario, source.seen, min(len(own.labels) for own in shown.records.values()), root, examples)
     crew = behind(crew_of(scenario, source.images, parts), source.extractor, shown.records)
     present = _present(scenario, parts, crew)
+    liars = sum(silo in present for silo in crew)
     return World(
         scenario,
         task,
@@ -103,6 +106,7 @@ def build(scenario: Scenario, directory: Path) -> World:
         entropy=SeededEntropy(scenario.seed),
         trusted=root_of(examples.features, examples.labels),
         root=None if root is None else rootset.to_bytes(root),
+        aggregation=aggregated.rule_for(scenario.federation.defense, len(present), liars, scenario.seed),
     )
 
 
@@ -132,11 +136,15 @@ def _with_somebody(scenario: Scenario) -> Scenario:
 
 
 def policy_of(scenario: Scenario) -> Policy:
-    """The federation's policy; deadlines are those of a clock that never waits."""
+    """The federation's policy; deadlines are those of a clock that never waits.
+
+    Under a rule on single updates nobody is judged before.
+    """
     rules = scenario.federation
     micro = {f"{name}_micro": round(getattr(rules, name) * MICRO) for name in ("floor", "cap", "fdr")}
     deadlines = Deadlines(60_000, 60_000, 60_000, 60_000)
-    return Policy(QUORUM, rules.privacy_minimum, **micro, total_weight=1024, defense=rules.defense, deadlines=deadlines)
+    defense = "plain" if rules.defense in aggregated.names() else rules.defense
+    return Policy(QUORUM, rules.privacy_minimum, **micro, total_weight=1024, defense=defense, deadlines=deadlines)
 
 
 def task_of(

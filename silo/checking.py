@@ -95,14 +95,15 @@ def verify(desk: Desk, history: History) -> Adoption | Refusal:
         return Refusal(history.genesis.federation, view.sum_digest, error.name)
     except BadCiphertext:
         return Refusal(history.genesis.federation, view.sum_digest, "digest")
-    digest, evaluation = _new_model(desk, history, aggregate, total)
+    applied = aggregate if desk.combine is None else desk.combine(view, aggregate)
+    digest, evaluation = _new_model(desk, history, applied, total)
     # Sealing takes two models of memory; the sum is not needed any more.
-    del aggregate
+    del aggregate, applied
     sealed = hashlib.sha256(sealed_model(desk, history, keys, digest)).hexdigest()
     return Adoption(history.genesis.federation, view.sum_digest, digest, sealed, evaluation)
 
 
-def _new_model(desk: Desk, history: History, aggregate: NDArray[np.int32], total: int) -> tuple[str, Evaluation | None]:
+def _new_model(desk: Desk, history: History, aggregate: NDArray[Any], total: int) -> tuple[str, Evaluation | None]:
     """Keep the new model, and evaluate it where the plan asks for it; its digest."""
     plan = history.round.plan
     model = desk.workspace.load_model(history.genesis.task.layout.size, plan.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,11 @@ from silo.trainer import Trainer
 from silo.workspace import Workspace
 
 if TYPE_CHECKING:
+    from audit.history import RoundView
     from silo.identity import SiloIdentity
+
+Combine: TypeAlias = "Callable[[RoundView, NDArray[np.int32]], NDArray[Any]]"
+"""Takes a round and its checked sum, [d]; gives what is applied to the model in the sum's place, [d] in its units."""
 
 
 class NotYet(SiloError):
@@ -45,6 +49,8 @@ class LocalPolicy:
 class Desk:
     """Everything that the duties work with. `searcher` is None where the task has no search.
 
+    `combine` is None in production, where the sum is what is applied; a simulation that sees single updates may have
+    another rule (`redteam.aggregated`).
     `projected` keeps what the last attribution projected, by find and round: a trigger that stands is projected again
     in each search, and past rounds do not change.
     """
@@ -60,6 +66,7 @@ class Desk:
     approved: Callable[[], Mapping[str, str]]
     policy: LocalPolicy
     searcher: Callable[[], Searcher] | None = None
+    combine: Combine | None = None
     projected: dict[tuple[str, int], NDArray[np.float64]] = field(default_factory=dict, init=False, repr=False)
     _joined: tuple[bytes, SumKeys] | None = field(default=None, init=False, repr=False)
 
