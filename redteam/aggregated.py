@@ -46,30 +46,26 @@ def rule_for(name: str, silos: int, liars: int, seed: int) -> Aggregated | None:
 
 
 class Aggregated:
-    """`silo.desk.Combine` of an aggregation rule, made once a round for all silos."""
+    """What silos apply under an aggregation rule, made once a round for all of them."""
 
     def __init__(self, rule: aggregation.AggregationRule, liars: int, seed: int) -> None:
         self._rule, self._liars, self._seed = rule, liars, seed
-        self._sessions: Mapping[str, Session] = {}
         self._plan, self._made = "", np.zeros(0)
 
-    def read_from(self, sessions: Mapping[str, Session]) -> None:
-        """Take updates from these silos' workspaces."""
-        self._sessions = sessions
-
-    def __call__(self, view: RoundView, total: NDArray[np.int32]) -> NDArray[Any]:
-        """The aggregate times the total weight, float64[d] in steps of the round."""
+    def of(self, sessions: Mapping[str, Session], view: RoundView) -> NDArray[Any]:
+        """The aggregate of the updates in the silos' workspaces times the total weight, float64[d] in steps."""
         if self._plan != view.plan_digest:
             weights = view.weights
-            updates = np.stack([self._update(silo, view.plan.round) for silo in weights]).astype(np.float64)
+            updates = np.stack([_update(sessions[silo], view.plan.round) for silo in weights]).astype(np.float64)
             shares = np.array(list(weights.values()), dtype=np.float64)
             random = stream(self._seed, f"aggregation of round {view.plan.round}")
             self._made = self._rule(updates, shares, self._liars, random) * shares.sum()
             self._plan = view.plan_digest
         return self._made
 
-    def _update(self, silo: str, number: int) -> NDArray[np.int8]:
-        update = self._sessions[silo].workspace.load_update(number)
-        if update is None:
-            raise RuntimeError(f"{silo} keeps no update of round {number}")
-        return update.values
+
+def _update(session: Session, number: int) -> NDArray[np.int8]:
+    update = session.workspace.load_update(number)
+    if update is None:
+        raise RuntimeError(f"a silo keeps no update of round {number}")
+    return update.values

@@ -73,10 +73,8 @@ class _Runner:
             world.entropy,
             root=world.root,
             new_history=Reader(),
-            combine=world.aggregation,
+            aggregation=world.aggregation,
         )
-        if world.aggregation is not None:
-            world.aggregation.read_from(self._simulation.sessions)
         self._tests = [_tester(world, part) for part in (world.test, world.triggered) if part is not None]
         labels = {name: own.labels for name, own in world.records.items()}
         self._skews = skews(labels, world.task.layout.classes)

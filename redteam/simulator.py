@@ -24,8 +24,9 @@ from protos.canonical import digest as sha256
 from protos.records import Genesis, Outcome
 from protos.rounds import Phase
 from protos.task import Policy, Task
+from redteam.aggregated import Aggregated
 from silo.data import Records
-from silo.desk import Combine, Desk, LocalPolicy
+from silo.desk import Desk, LocalPolicy
 from silo.entropy import Entropy, OsEntropy
 from silo.identity import SiloIdentity
 from silo.ledger import Ledger
@@ -109,7 +110,7 @@ class Seat:
 class Simulation:
     """A coordinator and its silos below `directory`; `new_history` makes what each silo reads the log into.
 
-    `combine` is what silos apply in the place of a checked sum, if it is given.
+    `aggregation` makes what silos apply in the place of a checked sum, if it is given.
     """
 
     def __init__(
@@ -123,9 +124,9 @@ class Simulation:
         *,
         root: bytes | None = None,
         new_history: Callable[[], History] = History,
-        combine: Combine | None = None,
+        aggregation: Aggregated | None = None,
     ) -> None:
-        self._new_history, self._combine = new_history, combine
+        self._new_history, self._aggregation = new_history, aggregation
         self.directory, self.task, self.seats = directory, task, dict(seats)
         self.clock = Clock()
         self.entropy: Entropy = entropy or OsEntropy()
@@ -209,6 +210,8 @@ class Simulation:
         }
 
     def _desk_for(self, name: str, seat: Seat) -> Callable[[History, Workspace], Desk]:
+        rule = self._aggregation
+
         def make(history: History, workspace: Workspace) -> Desk:
             ledger = Ledger(workspace.directory / "ledger.db", history.genesis_digest, self.task.budget)
             return Desk(
@@ -223,7 +226,7 @@ class Simulation:
                 approved=self._approved,
                 policy=seat.local,
                 searcher=searcher_of(self.task, seat.searcher),
-                combine=self._combine,
+                combine=None if rule is None else lambda view, _: rule.of(self.sessions, view),
             )
 
         return make

@@ -92,21 +92,21 @@ def build(scenario: Scenario, directory: Path) -> World:
     task, model = task_of(scenario, source.seen, min(len(own.labels) for own in shown.records.values()), root, examples)
     crew = behind(crew_of(scenario, source.images, parts), source.extractor, shown.records)
     present = _present(scenario, parts, crew)
-    liars = sum(silo in present for silo in crew)
+    crew = {silo: attack for silo, attack in crew.items() if silo in present}
     return World(
         scenario,
         task,
         model,
         policy_of(scenario),
         records={silo: shown.records[silo] for silo in present},
-        crew={silo: attack for silo, attack in crew.items() if silo in present},
+        crew=crew,
         seats={silo: _seat(scenario, parts, shown, crew.get(silo), silo) for silo in present},
         test=evaluation(scenario, source.seen),
         triggered=_aim(scenario, source, parts),
         entropy=SeededEntropy(scenario.seed),
         trusted=root_of(examples.features, examples.labels),
         root=None if root is None else rootset.to_bytes(root),
-        aggregation=aggregated.rule_for(scenario.federation.defense, len(present), liars, scenario.seed),
+        aggregation=aggregated.rule_for(scenario.federation.defense, len(present), len(crew), scenario.seed),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.accounting import round_charges
+from audit.history import RoundView
 from crypto.scheme import SumKeys, SumScheme
 from protos.messages import Receipt
 from protos.records import Plan
@@ -22,10 +23,9 @@ from silo.trainer import Trainer
 from silo.workspace import Workspace
 
 if TYPE_CHECKING:
-    from audit.history import RoundView
     from silo.identity import SiloIdentity
 
-Combine: TypeAlias = "Callable[[RoundView, NDArray[np.int32]], NDArray[Any]]"
+Combine: TypeAlias = Callable[[RoundView, NDArray[np.int32]], NDArray[Any]]
 """Takes a round and its checked sum, [d]; gives what is applied to the model in the sum's place, [d] in its units."""
 
 

@@ -44,9 +44,8 @@ def test_the_model_moves_by_the_median_of_the_updates_and_the_log_verifies(tmp_p
     world = build(scenario("median", name="none"), NOWHERE)
     assert world.aggregation is not None
     simulation = Simulation(
-        tmp_path, world.task, world.model, world.policy, world.seats, world.entropy, combine=world.aggregation
+        tmp_path, world.task, world.model, world.policy, world.seats, world.entropy, aggregation=world.aggregation
     )
-    world.aggregation.read_from(simulation.sessions)
     simulation.run_rounds(1)
     history, size = simulation.history, world.task.layout.size
     view, someone = history.rounds[0], next(iter(simulation.sessions.values()))
