@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from audit import replay, searches
 from audit.errors import InvalidRecord
 from defenses.attribution import Attribution as Judged
-from defenses.attribution import Projected, attribute, guilty
+from defenses.attribution import Projected, attribute, guilty, least_z
 from defenses.decide import scores_differ
 from defenses.evidence import Exhibit, Setting
 from protos.codec import decode
 from protos.messages import Attribution, Signed
-from protos.records import Attributed, Case, Conviction, Part
+from protos.records import Attributed, Case, Conviction, Part, Score
 from protos.task import MICRO
 
 if TYPE_CHECKING:
@@ -196,6 +196,13 @@ def _guilty(history: History, find: str, found: Sequence[Judged]) -> frozenset[s
     rule, trigger = searches.rule_of(history), history.search.trigger(find)
     assert rule is not None
     return frozenset() if searches.disputed(history, trigger) else guilty(found, trigger, rule.level_micro)
+
+
+def levels(history: History, search: SearchView, case: Case) -> tuple[Score, ...]:
+    """From which z a case convicts a silo if it is the only one, by the name of the score."""
+    rule = searches.rule_of(history)
+    assert rule is not None
+    return least_z(len(case.parts), search.trigger(case.find), rule.level_micro) if case.parts else ()
 
 
 def _agree(found: Sequence[Judged], other: Sequence[Judged]) -> bool:

@@ -120,7 +120,7 @@ def _adoption(history: History, rounds: Rounds) -> tuple[str, str]:
 def _search(history: History, rounds: Rounds) -> tuple[str, str]:
     """A task without a search promises none; the detail says so."""
     if history.genesis.task.search is None:
-        return "", "search: none; nobody looked at what the model has learnt"
+        return "", "the task has no search: nobody looked at what the model has learnt"
     views = [view for view in history.searches if view.closed]
     found = sum(len(view.confirmed) for view in views)
     said = f"{len(views)} searches, {found} finds"
@@ -159,6 +159,10 @@ _EXCLUSIONS = (
     "Silos were excluded only on evidence at the policy's false discovery rate, or for one round because the signed "
     "answers of their checkers contradict each other."
 )
+_SEARCHED = (
+    "Where the task has a search, a model is released only if silos searched that very model and left no find "
+    "unanswered."
+)
 _CLAUSES: tuple[tuple[str, str, Callable[[History, Rounds], tuple[str, str]]], ...] = (
     ("weight-floor", "Every retained silo weighed at least ceil(floor x W / m) in every decided round.", _floor),
     ("weight-cap", "No silo weighed more than floor(cap x W / m) in any decided round.", _cap),
@@ -169,5 +173,5 @@ _CLAUSES: tuple[tuple[str, str, Callable[[History, Rounds], tuple[str, str]]], .
     ("receipts", "No silo's receipt claims less epsilon than its charges on record give.", _receipts),
     ("exclusions", _EXCLUSIONS, _exclusions),
     ("adoption", "Every adopted model was signed by more than half of the round's silos.", _adoption),
-    ("search", "A model is released only if silos searched that very model and left no find unanswered.", _search),
+    ("search", _SEARCHED, _search),
 )

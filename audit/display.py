@@ -14,7 +14,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span, score_names, support
+from audit.findings import (
+    HONEST,
+    FindFacts,
+    PartFacts,
+    SearchFacts,
+    described,
+    honest_scores,
+    honest_span,
+    score_names,
+    support,
+)
 from audit.intervals import percent_span
 from audit.pictures import blocks
 from protos.codec import decode
@@ -88,7 +98,7 @@ def _search(console: Console, search: SearchFacts) -> None:
 
 
 def _parts(find: FindFacts) -> Table:
-    """Every silo's part, and below what the silos that the find does not convict show: median, least to greatest."""
+    """Every silo's part; below what convicts, and what silos that nothing convicts show: median, least to greatest."""
     names = score_names(find.parts)
     numbers = sorted({one.round for part in find.parts for one in part.contributions})
     shown = numbers[-_MOST_ROUNDS:]
@@ -98,10 +108,20 @@ def _parts(find: FindFacts) -> Table:
         scores = {score.name: score.value_micro for score in part.scores}
         shares = {one.round: one.sigma_micro for one in part.contributions}
         cells = [_sigma(scores.get(name)) for name in names] + [_sigma(shares.get(number)) for number in shown]
-        table.add_row(part.silo, "[red]yes[/]" if part.convicted else "", *cells)
+        table.add_row(part.silo, _guilt(part), *cells)
+    if find.levels:
+        levels = {score.name: score.value_micro for score in find.levels}
+        table.add_row(
+            "convicts one alone from", "", *(_sigma(levels.get(name)) for name in names), *("" for _ in shown)
+        )
     spans = [honest_scores(find.parts, name) for name in names] + [honest_span(find.parts, one) for one in shown]
     table.add_row("the others", "", *(_span(one) for one in spans))
+    table.caption = HONEST
     return table
+
+
+def _guilt(part: PartFacts) -> str:
+    return "[red]yes[/]" if part.convicted else "elsewhere" if part.elsewhere else ""
 
 
 def _sigma(micro: int | None) -> str:

@@ -1,7 +1,7 @@
 """Facts about searches, from a verified history: what was found, how sure, whose updates taught it, round by round.
 
-This is what a convicted silo's appeal rests on: the trigger itself, its own share in each round, and what the silos
-that nobody convicted show in the same numbers.
+This is what a convicted silo's appeal rests on: the trigger itself, its own share in each round, from which z on one is
+convicted, and what the silos that nothing in the log convicts show in the same numbers.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from typing import Annotated
 
 from audit import attributions
 from audit.history import History
-from audit.searches import SearchView, excuse
+from audit.searches import SearchView, disputed
 from protos.codec import LATER, Between, Digest, Matching, Name, Natural, Positive, Text
 from protos.messages import Share
 from protos.records import Confirmed, Score
 from protos.search import Trigger
 from protos.task import MICRO
 
+HONEST = (
+    "An honest silo's rounds are about normal draws of deviation 1, plus what its own data teach; once silos train "
+    "against the trigger (after), it lies below zero."
+)
 Sigma = Annotated[int, Between(-(2**53) + 1, 2**53 - 1)]
 
 
@@ -32,20 +36,21 @@ class Contribution:
 
 @dataclass(frozen=True)
 class PartFacts:
-    """One silo's part in a find."""
+    """One silo's part in a find, which convicts it or not. `elsewhere`: something else in the log convicts it."""
 
     silo: Name
     scores: tuple[Score, ...]
     convicted: bool
     contributions: tuple[Contribution, ...]
+    elsewhere: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
 class FindFacts:
     """A confirmed find. `reporters` found it themselves; without attribution there are no tables and no parts.
 
-    Of a trigger that stands, `yes` and `no` say only for how many silos it works now. `excuse`: why it convicts nobody,
-    whatever else is known (`audit.searches.excuse`).
+    Of a trigger that stands, `yes` and `no` say only for how many silos it works now. `excuse`: why it convicts nobody
+    (`audit.searches.disputed`). `levels`: from which z it convicts a silo if it is the only one.
     """
 
     find: Digest
@@ -58,6 +63,7 @@ class FindFacts:
     agreeing: Natural
     parts: tuple[PartFacts, ...]
     excuse: Text = field(default="", metadata=LATER)
+    levels: tuple[Score, ...] = field(default=(), metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -88,23 +94,21 @@ def score_names(parts: tuple[PartFacts, ...]) -> list[str]:
 
 
 def honest_span(parts: tuple[PartFacts, ...], number: int) -> tuple[float, float, float] | None:
-    """Least, median and greatest contribution in a round, in σ, of the silos that the find does not convict."""
+    """Least, median and greatest contribution in a round, in σ, of the silos that nothing in the log convicts."""
     values = [
-        one.sigma_micro / MICRO
-        for part in parts
-        if not part.convicted
-        for one in part.contributions
-        if one.round == number
+        one.sigma_micro / MICRO for part in _unconvicted(parts) for one in part.contributions if one.round == number
     ]
     return (min(values), median(values), max(values)) if values else None
 
 
 def honest_scores(parts: tuple[PartFacts, ...], name: str) -> tuple[float, float, float] | None:
-    """Least, median and greatest value of a score, of the silos that the find does not convict."""
-    values = [
-        score.value_micro / MICRO for part in parts if not part.convicted for score in part.scores if score.name == name
-    ]
+    """Least, median and greatest value of a score, of the silos that nothing in the log convicts."""
+    values = [score.value_micro / MICRO for part in _unconvicted(parts) for score in part.scores if score.name == name]
     return (min(values), median(values), max(values)) if values else None
+
+
+def _unconvicted(parts: tuple[PartFacts, ...]) -> list[PartFacts]:
+    return [part for part in parts if not (part.convicted or part.elsewhere)]
 
 
 def picture(trigger: Trigger) -> tuple[int, list[tuple[int, int]]]:
@@ -160,9 +164,12 @@ def _search(history: History, view: SearchView) -> SearchFacts:
 def _find(history: History, view: SearchView, one: Confirmed) -> FindFacts:
     cases = view.attributed.cases if view.attributed else ()
     case = next((case for case in cases if case.find == one.find), None)
+    trigger = view.trigger(one.find)
+    convicts = case is not None and any(part.convicted for part in case.parts)
+    why = "" if convicts else disputed(history, trigger)
     return FindFacts(
         find=one.find,
-        trigger=view.trigger(one.find),
+        trigger=trigger,
         reporters=view.reporters(one.find),
         success_micro=one.success_micro,
         yes=one.yes,
@@ -170,7 +177,8 @@ def _find(history: History, view: SearchView, one: Confirmed) -> FindFacts:
         tables=case.tables if case else 0,
         agreeing=case.agreeing if case else 0,
         parts=_parts(history, view, one.find),
-        excuse=excuse(history, view.trigger(one.find)),
+        excuse=why,
+        levels=() if why or case is None else attributions.levels(history, view, case),
     )
 
 
@@ -187,6 +195,7 @@ def _parts(history: History, view: SearchView, find: str) -> tuple[PartFacts, ..
             part.scores,
             part.convicted,
             tuple(Contribution(number, share) for number, share in sorted(shares[part.silo].items())),
+            part.silo in history.convicted and not part.convicted,
         )
         for part in case.parts
     )

@@ -5,7 +5,17 @@ from __future__ import annotations
 from html import escape
 
 from audit.certificate import Certificate
-from audit.findings import FindFacts, SearchFacts, described, honest_scores, honest_span, score_names, support
+from audit.findings import (
+    HONEST,
+    FindFacts,
+    PartFacts,
+    SearchFacts,
+    described,
+    honest_scores,
+    honest_span,
+    score_names,
+    support,
+)
 from audit.pictures import svg
 from protos.task import MICRO
 
@@ -13,12 +23,12 @@ _MOST_ROUNDS = 8
 
 _NOTE = (
     '<p class="note">Numbers are in standard deviations of the silo\'s own privacy noise: per round how far its update '
-    "moves the model towards the trigger, and z, how far all its rounds together lie above what the others show. An "
-    "honest silo's rounds are about normal draws, plus what its own data teach; once silos train against the trigger "
-    "(after), an honest one lies below zero. Only who does not is convicted, and nobody for a flip between classes "
-    "that are alike, for a trigger that covers more than a quarter of the input, or in a task of two classes. The "
-    "newest rounds are shown; the certificate has them all. Silos sign for the numbers per round, because only they "
-    "have the models; whoever has the log repeats what follows.</p>"
+    "moves the model towards the trigger, and z, how far all its rounds together lie above what the others show. "
+    f"{HONEST} Only who does not is convicted, from the z that stands below the silos, and nobody for a flip between "
+    "classes that are alike, for a trigger that covers more than a quarter of the input, or in a task of two classes. "
+    "The others are all silos that nothing in the log convicts. The newest rounds are shown; the certificate has them "
+    "all. Silos sign for the numbers per round, because only they have the models; whoever has the log repeats what "
+    "follows.</p>"
 )
 
 
@@ -62,12 +72,21 @@ def _parts(find: FindFacts) -> str:
         scores = {score.name: score.value_micro for score in part.scores}
         shares = {one.round: one.sigma_micro for one in part.contributions}
         cells = [_sigma(scores.get(name)) for name in names] + [_sigma(shares.get(number)) for number in numbers]
-        mark = f"<b>{escape(part.silo)} (convicted)</b>" if part.convicted else escape(part.silo)
-        rows.append(_line(mark, cells))
+        rows.append(_line(_mark(part), cells))
+    if find.levels:
+        levels = {score.name: score.value_micro for score in find.levels}
+        blank = ["" for _ in numbers]
+        rows.append(_line("convicts one alone from", [_sigma(levels.get(name)) for name in names] + blank))
     spans = [honest_scores(find.parts, name) for name in names] + [honest_span(find.parts, one) for one in numbers]
     rows.append(_line("the others: median (range)", [_span(one) for one in spans]))
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _mark(part: PartFacts) -> str:
+    if part.convicted:
+        return f"<b>{escape(part.silo)} (convicted)</b>"
+    return escape(part.silo) + (" (convicted of something else)" if part.elsewhere else "")
 
 
 def _line(first: str, cells: list[str]) -> str:

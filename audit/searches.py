@@ -22,9 +22,9 @@ stand the ones that still work best are attributed. A flip convicts by what silo
 neither where the remedies against it and against a trigger pull apart nor where public records show the two classes as
 alike. Nothing convicts in a task of two classes, nor does a trigger that covers much of the input (`disputed`).
 
-A confirmed trigger forbids the release of the model, and so does a search in which too few silos could look. So does a
-flip of half of a class, unless an earlier search confirmed it: models confuse some classes by nature, accuracy shows
-it, and right labels are the answer to it.
+A trigger forbids the release of the model where this search confirms it, or where it stands and still takes half of the
+inputs; so does a search in which too few silos could look. So does a flip of half of a class, unless silos were told of
+it and it has an `excuse`: models confuse some classes by nature, accuracy shows it, and right labels are the answer.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
 MAX_ATTRIBUTED = 4
 """Most triggers, and as many flips, that one search attributes, found now or before."""
-FLIPPED_MICRO = MICRO // 2
-"""Share of a class from which a new flip forbids a release. Models that have not learned much have weaker ones."""
+HALF_MICRO = MICRO // 2
+"""Success from which a flip, or a trigger that stands, forbids a release. Models that have not learned much have weaker
+flips, and what is left of an unlearnt trigger is weaker too."""
 FEWEST_CLASSES = 3
 """Of a task in which a find convicts: the measure of a silo's evidence is what it does to classes beside the target."""
 
@@ -200,14 +201,16 @@ def doses_for(history: History, silo: str) -> tuple[tuple[Trigger, ...], ...]:
 
 
 def blocking(history: History, view: SearchView) -> tuple[str, ...]:
-    """Digests of the confirmed finds that forbid the release of the searched model, sorted; once it is attributed."""
+    """Digests of what forbids the release of the searched model, found or standing, sorted; once it is attributed."""
 
     def forbids(one: Confirmed) -> bool:
-        trigger = view.triggers[one.find]
-        new = not told(history, trigger, view.search.round)
-        return not trigger.flip or (new and one.success_micro >= FLIPPED_MICRO)
+        trigger = view.trigger(one.find)
+        if not trigger.flip and one in view.confirmed:
+            return True
+        natural = trigger.flip and told(history, trigger, view.search.round) and excuse(history, trigger)
+        return one.success_micro >= HALF_MICRO and not natural
 
-    return tuple(one.find for one in view.confirmed if forbids(one))
+    return tuple(sorted(one.find for one in (*view.confirmed, *view.stood) if forbids(one)))
 
 
 def told(history: History, trigger: Trigger, number: int) -> int:
@@ -242,15 +245,15 @@ def standing(history: History) -> dict[str, Trigger]:
     return {find: trigger for find, trigger in found.items() if trigger.flip or find in stamps}
 
 
-def disputed(history: History, trigger: Trigger) -> bool:
-    """Whether honest silos may well seem to teach it, so that it convicts nobody.
+def disputed(history: History, trigger: Trigger) -> str:
+    """Why honest silos may well seem to teach it, so that it convicts nobody, in words; empty where it may convict.
 
     Beside what has an `excuse` that is a flip from a class that a known trigger leads to: to unlearn a trigger is to
     move inputs away from its target, to where the silo's own records are.
     """
-    if excuse(history, trigger):
-        return True
-    return trigger.flip and any(not one.flip and one.target == trigger.source for one in triggers(history))
+    if trigger.flip and any(not one.flip and one.target == trigger.source for one in triggers(history)):
+        return excuse(history, trigger) or f"who unlearns a trigger for class {trigger.source} moves inputs off it too"
+    return excuse(history, trigger)
 
 
 def excuse(history: History, trigger: Trigger) -> str:

@@ -22,6 +22,7 @@ from protos.records import (
     Attributed,
     Challenge,
     Clean,
+    Conviction,
     CountsRecord,
     DealRecord,
     Decision,
@@ -165,12 +166,13 @@ def _fate(silo: str, bodies: dict[type[Any], Any]) -> JsonObject:
     adoption = _signed_by(silo, bodies, Outcome, "adoptions", Adoption)
     evaluation = adoption.evaluation if adoption else None
     judgement = _judgement(silo, bodies.get(Decision))
+    conviction = _conviction(silo, bodies)
     return {
         "silo": silo,
-        "state": _state(silo, bodies),
+        "state": "convicted" if conviction else _state(silo, bodies),
         "verdict": judgement.verdict if judgement else None,
         "weight": judgement.weight if judgement else None,
-        "reason": judgement.reason if judgement else "",
+        "reason": conviction.reason if conviction else judgement.reason if judgement else "",
         "scores": [encode(score) for score in judgement.scores] if judgement else [],
         "epsilon_micro": opening.receipt.epsilon_micro if opening else None,
         "correct": evaluation.correct if evaluation else None,
@@ -180,10 +182,6 @@ def _fate(silo: str, bodies: dict[type[Any], Any]) -> JsonObject:
 
 def _state(silo: str, bodies: dict[type[Any], Any]) -> str:
     challenge, openings, outcome = bodies.get(Challenge), bodies.get(Openings), bodies.get(Outcome)
-    convicting = (bodies.get(Decision), outcome, bodies.get(Attributed))
-    convictions = [item.silo for body in convicting if body for item in body.convicted]
-    if silo in convictions:
-        return "convicted"
     if challenge and silo in challenge.late:
         return "late"
     if openings and silo in openings.withdrawn:
@@ -193,6 +191,12 @@ def _state(silo: str, bodies: dict[type[Any], Any]) -> str:
     if outcome and silo in outcome.late:
         return "late to verify"
     return "took part" if outcome else "open"
+
+
+def _conviction(silo: str, bodies: dict[type[Any], Any]) -> Conviction | None:
+    """The last one of this round: it says why the silo is in no later plan, whatever the decision before it said."""
+    convicting = (bodies.get(Attributed), bodies.get(Outcome), bodies.get(Decision))
+    return next((item for body in convicting if body for item in body.convicted if item.silo == silo), None)
 
 
 def _signed_by(silo: str, bodies: dict[type[Any], Any], cls: type[Any], field: str, message: type[Any]) -> Any:

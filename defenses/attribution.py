@@ -68,10 +68,11 @@ from crypto import sketch
 from crypto.packing import Packing
 from defenses.errors import MalformedExhibit
 from defenses.evidence import Exhibit, Integers, Setting, fact, scaled, verify_exhibit
-from defenses.fdr import discoveries
+from defenses.fdr import discoveries, threshold
 from defenses.laws import blocks_of, counts_of, noise_of
 from protos.records import Score
 from protos.search import Trigger
+from protos.task import MICRO
 
 DIRECTION_SCALE = 2**20
 """Integer units of a unit direction's coordinate: 2^20 of them in a fold of 4,096 chunks stay within int32."""
@@ -207,6 +208,14 @@ def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -
     unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0 and not find.flip}
     before = _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved
     return before | _found(attributions, AFTER, FLIP_TESTS if find.flip else TESTS, fdr_micro)
+
+
+def least_z(silos: int, find: Trigger, fdr_micro: int) -> tuple[Score, ...]:
+    """From which z `guilty` finds one of that many silos if it is the only one; beside others less will do."""
+    tests = {f"{AFTER}-z": FLIP_TESTS} if find.flip else {f"{AFTER}-z": TESTS, f"{BEFORE}-z": BEFORE_TESTS}
+    evidence = {name: threshold(1, silos, number, fdr_micro) for name, number in tests.items()}
+    z = {name: -float(special.ndtri(10 ** (-one / MICRO))) for name, one in evidence.items()}
+    return tuple(Score(name, scaled(value), None) for name, value in z.items())
 
 
 def _found(attributions: Sequence[Attribution], name: str, tests: int, fdr_micro: int) -> frozenset[str]:

@@ -140,7 +140,7 @@ def test_a_flip_from_a_class_that_a_known_trigger_leads_to_is_disputed(
     known: tuple[Trigger, ...], answer: bool
 ) -> None:
     history = ruled(searched(1, *known))
-    assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
+    assert bool(disputed(history, FLIP)) is answer  # type: ignore[arg-type]
     assert not disputed(history, changed(target=2))  # type: ignore[arg-type]
 
 
@@ -150,7 +150,7 @@ def test_a_flip_between_classes_that_public_records_show_as_alike_is_disputed(
 ) -> None:
     assert (FLIP.source, FLIP.target) == (0, 1)
     history = ruled(searched(1, FLIP), alike=tuple(Confusion(*pair) for pair in alike))
-    assert disputed(history, FLIP) is answer  # type: ignore[arg-type]
+    assert bool(disputed(history, FLIP)) is answer  # type: ignore[arg-type]
     assert ("classes as alike" in excuse(history, FLIP)) is answer  # type: ignore[arg-type]
     assert not disputed(history, changed(source=0))  # type: ignore[arg-type]
 
@@ -159,7 +159,7 @@ def test_a_flip_between_classes_that_public_records_show_as_alike_is_disputed(
 def test_a_trigger_that_covers_more_than_a_quarter_of_the_input_is_disputed(last: int, answer: bool) -> None:
     covers = changed(mask=bytes([255, 255, last, 0, 0, 0, 0, 0]))
     history = ruled(searched(1, covers))
-    assert disputed(history, covers) is answer  # type: ignore[arg-type]
+    assert bool(disputed(history, covers)) is answer  # type: ignore[arg-type]
     assert ("a quarter of the input" in excuse(history, covers)) is answer  # type: ignore[arg-type]
 
 
@@ -167,7 +167,7 @@ def test_a_trigger_that_covers_more_than_a_quarter_of_the_input_is_disputed(last
 def test_between_two_classes_everything_is_disputed(classes: int, answer: bool) -> None:
     history = ruled(searched(1, TRIGGER), classes=classes)
     for find in (TRIGGER, FLIP):
-        assert disputed(history, find) is answer  # type: ignore[arg-type]
+        assert bool(disputed(history, find)) is answer  # type: ignore[arg-type]
         assert ("no third class" in excuse(history, find)) is answer  # type: ignore[arg-type]
 
 

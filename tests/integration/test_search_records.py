@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from audit import attributions, display, show
 from audit.certificate import certify, check_certificate
 from audit.errors import InvalidCertificate, InvalidRecord
 from audit.files import LogFile
+from audit.findings import SearchFacts, honest_span
 from audit.history import History
 from audit.report import render
 from protos.codec import decode, encode, pack, unpack
@@ -123,6 +125,31 @@ def test_appeal_shows_trigger_every_rounds_share_and_what_honest_silos_show(
     assert {row["silo"]: row["state"] for row in facts["silos"]}[LIAR] == "convicted"
     honest = sorted(share / MICRO for silo, share in shares.items() if silo != LIAR)
     assert f"({honest[0]:.1f} to {honest[-1]:.1f})" in text
+    (row,) = [row for row in facts["silos"] if row["silo"] == LIAR]
+    assert re.fullmatch(r"its updates taught .* for class 2: z = \d+\.\d", row["reason"]), "not that of the decision"
+
+
+def test_appeal_shows_from_which_z_a_silo_is_convicted_and_leaves_all_convicted_out_of_the_others(
+    poisoned: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first search convicts nobody yet; whom a later one convicts is still no example of an honest silo in it."""
+    log = LogFile(poisoned.directory / "log.jsonl")
+    first = min(view.search.round for view in poisoned.history.searches)
+    facts = show.round_of(log, first)
+    display.round_of(facts)
+    text = capsys.readouterr().out
+    find = decode(SearchFacts, facts["searches"][0]).finds[0]
+    liar, *_ = [part for part in find.parts if part.silo == LIAR]
+    assert (liar.convicted, liar.elsewhere) == (False, True)
+    least, _, greatest = honest_span(find.parts, first) or (0.0, 0.0, 0.0)
+    mine = liar.contributions[-1].sigma_micro / MICRO
+    assert least <= greatest < 4 < mine
+    assert f"({least:.1f} to {greatest:.1f})" in text
+    assert {score.name: round(score.value_micro / MICRO, 1) for score in find.levels} == {
+        "after-z": 6.6,
+        "before-z": 8.9,
+    }
+    assert "elsewhere" in text
 
 
 def test_certificate_and_report_of_a_federation_with_a_find(poisoned: Bench) -> None:

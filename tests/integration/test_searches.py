@@ -30,7 +30,7 @@ from silo.overview import _releasable
 from tests.integration import finds
 from tests.integration.bench import closed, in_phase, replay
 from tests.integration.federation import SILOS
-from tests.integration.finds import BOOST, Changed, searching, seat, seat_changes, trigger
+from tests.integration.finds import BOOST, TARGET, Changed, searching, seat, seat_changes, trigger
 
 LIAR = "bob"
 HONEST = tuple(silo for silo in SILOS if silo != LIAR)
@@ -306,19 +306,26 @@ def test_coordinator_that_leaves_out_a_report_it_took_is_halted_on(tmp_path: Pat
     assert federation.said("eve") == ""
 
 
-@pytest.mark.parametrize(("share", "clean"), [(MICRO // 2, [False, True]), (MICRO // 2 - 1, [True, True])])
-def test_flip_of_half_a_class_forbids_the_release_while_it_is_new(
-    tmp_path: Path, share: int, clean: list[bool]
+@pytest.mark.parametrize(
+    ("share", "alike", "clean"),
+    [
+        (MICRO // 2, False, [False, False]),
+        (MICRO // 2, True, [False, True]),
+        (MICRO // 2 - 1, False, [True, True]),
+    ],
+)
+def test_flip_of_half_a_class_forbids_the_release_unless_it_is_known_and_its_classes_are_alike(
+    tmp_path: Path, share: int, alike: bool, clean: list[bool]
 ) -> None:
-    """Models confuse classes by nature: the first search that sees it forbids the release, the next one does not."""
-    flip = Trigger(1, 0, b"", b"", 0, MICRO)
+    """Models confuse alike classes by nature: the first search that sees it forbids the release, the next one not."""
+    flip = Trigger(TARGET, 0, b"", b"", 0, MICRO)
     confused = Changed(search=lambda model, root, suspected: (flip,), success=lambda model, root, trigger: share)
-    federation = searching(tmp_path, {name: seat_changes(searcher=lambda task: confused) for name in SILOS}, rounds=2)
-    history = federation.run()
+    seats = {name: seat_changes(searcher=lambda task: confused) for name in SILOS}
+    history = searching(tmp_path, seats, rounds=2, alike=alike).run()
     assert [bool(view.confirmed) for view in history.searches] == [True, True]
     assert [view.clean for view in history.searches] == clean
     assert [facts.result for facts in search_facts(history)] == ["answered" if one else "finds" for one in clean]
-    assert releasable(history)[0] == history.model
+    assert releasable(history)[0] == (history.model if clean[-1] else None)
     assert history.triggers == (flip,)
     assert history.convicted == {}
 

@@ -52,10 +52,10 @@ def test_who_goes_on_teaching_what_came_back_and_is_found_no_more_is_convicted_a
     assert all(made is not None and made.convicted == () for made in found)
     assert third is not None
     assert {one.silo for view in history.searches if view.attributed for one in view.attributed.convicted} == {LIAR}
-    assert [view.clean for view in history.searches[:3]] == [False, False, True]
-    assert releasable(history)[0] == history.model, "what stands forbids no release"
     facts = search_facts(history)
-    assert [(len(one.finds), len(one.standing), one.result) for one in facts[1:3]] == [(1, 0, "finds"), (0, 1, "clean")]
+    assert [(len(one.finds), len(one.standing), one.result) for one in facts[1:3]] == [(1, 0, "finds"), (0, 1, "finds")]
+    assert not any(view.clean for view in history.searches), "what stands and works forbids the release, found or not"
+    assert releasable(history)[0] is None
     display.round_of(show.round_of(LogFile(federation.directory / "log.jsonl"), 5))
     assert "success 100%; found by earlier searches, works now for 5 silos, not for 0" in capsys.readouterr().out
     assert replay(federation).chain.digest == history.chain.digest
@@ -136,7 +136,10 @@ def test_searches_are_told_of_which_classes_triggers_came_back(tmp_path: Path) -
 def test_who_goes_on_teaching_a_flip_is_convicted_unless_honest_silos_may_teach_it(
     tmp_path: Path, dispute: str
 ) -> None:
-    """Silos that unlearn a trigger to class 0 push its inputs to other classes, and so teach flips from class 0."""
+    """Silos that unlearn a trigger to class 0 push its inputs to other classes, and so teach flips from class 0.
+
+    Half of a class forbids the release whoever taught it, but for classes that are alike.
+    """
     flip = Trigger(TARGET, 0, b"", b"", 0, MICRO)
     other = (trigger(target=0, feature=5),) if "trigger" in dispute else ()
     searches = dict.fromkeys(SILOS, 0)
@@ -161,4 +164,4 @@ def test_who_goes_on_teaching_a_flip_is_convicted_unless_honest_silos_may_teach_
     ]
     assert told
     assert all(("classes as alike" in one) is ("alike" in dispute) for one in told)
-    assert all(view.clean for view in later)
+    assert all(view.clean is ("alike" in dispute) for view in later)
