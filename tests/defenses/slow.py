@@ -1,4 +1,7 @@
-"""The Guard's scores silo by silo and pair by pair, as they are defined: oracles of the forms that take all at once."""
+"""The Guard's scores silo by silo and pair by pair, as they are defined: oracles of the forms that take all at once.
+
+Numbers that the Guard's scores rest on are written here once more; nothing but types comes from the code under test.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import special, stats
 
-from defenses.consistency import CONFIDENCE
-from defenses.drift import FEWEST_ROUNDS, MARGIN, RECENT, WINDOW
 from defenses.evidence import Earlier, Exhibit, Setting
-from defenses.laws import COUNT_QUANTILE, COVERED, LEVELS, SMALLEST_P, chernoff
-from defenses.prototypes import FEWEST_OTHERS, Means
+from defenses.prototypes import Means
 from protos.records import Judgement
 
 Variances = tuple[float, float, float, float]
+
+CONFIDENCE = 3.0
+LEVELS, COVERED, COUNT_QUANTILE, SMALLEST_P = 127, 0.25, 3.72, 1e-15
+FEWEST_OTHERS = 3
+RECENT, WINDOW, FEWEST_ROUNDS, MARGIN = 4, 15, 4, 2.0
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -164,6 +169,23 @@ def above(setting: Setting, count: int, noise: Variances, energy: float, degrees
         parts = np.diff(law.cdf(np.concatenate([[0.0], shares])))
     tails = chernoff(energy / noise[2], degrees, np.outer(shares, found))
     return min(1.0, float(parts @ tails @ masses[:-1]) + float(masses[-1]))
+
+
+def chernoff(statistic: float, degrees: int, noncentral: np.ndarray) -> np.ndarray:
+    """The least of `exp(-s t) E exp(s X)` over 0 <= s < 1/2 for a non-central chi-square X, by ternary search.
+
+    Its logarithm is `s nc / (1 - 2s) - k/2 ln(1 - 2s) - s t`, which is convex in s.
+    """
+
+    def logarithm(s: np.ndarray) -> np.ndarray:
+        return np.asarray(s * noncentral / (1 - 2 * s) - degrees / 2 * np.log1p(-2 * s) - s * statistic)
+
+    low, high = np.zeros_like(noncentral), np.full_like(noncentral, 0.5)
+    for _ in range(60):
+        one, other = (2 * low + high) / 3, (low + 2 * high) / 3
+        falling = logarithm(one) > logarithm(other)
+        low, high = np.where(falling, one, low), np.where(falling, high, other)
+    return np.exp(np.minimum(0.0, logarithm(low)))
 
 
 def batches(setting: Setting, count: int, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -58,6 +58,19 @@ def test_every_column_is_what_each_silo_by_itself_gets(name: str, seed: int, num
         assert number < 2 or excess(lengths) == pytest.approx(slow.excess(lengths), abs=1e-12)
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("factor", [0.0, 0.3, 0.8, 1.5, 2.5, 40.0])
+def test_evidence_against_norms_off_the_law_is_what_each_silo_by_itself_gets(name: str, factor: float) -> None:
+    setting, shown = a_round(name, 5, 4, False)
+    scaled = [
+        replace(one, **{part: np.rint(factor * getattr(one, part)).astype(np.int64) for part in ("folds", "output")})
+        for one in shown
+    ]
+    for scores, exhibit in zip(law_scores(setting, scaled), scaled, strict=True):
+        found = {one.name: one.evidence_micro for one in scores if one.evidence_micro is not None}
+        assert found == pytest.approx(slow.law(setting, exhibit), abs=1.01)
+
+
 @pytest.mark.parametrize("apart", [0.0, 1e-9, 1e-4, 1.0])
 def test_prototypes_that_say_nearly_the_same_explain_no_more_than_their_span(
     apart: float, rng: np.random.Generator

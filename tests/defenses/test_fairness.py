@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,8 +73,9 @@ def test_agnostic_mixture_by_hand() -> None:
     assert agnostic_mixture(np.array([[0, 0.4]] * 3), 1.0) == pytest.approx([0, 1])
 
 
-def weights_under(rule: QFedAvg | Afl) -> dict[str, int]:
+def weights_under(rule: QFedAvg | Afl, counts: tuple[int, int, int] = (100, 100, 100)) -> dict[str, int]:
     setting, shown = by_hand([1], [2], [3])
+    shown = [replace(one, count=count) for one, count in zip(shown, counts, strict=True)]
     with registered(rule):
         return {one.silo: one.weight for one in decide(setting, shown, rule.name, {})}
 
@@ -84,6 +86,19 @@ def test_silo_with_twice_the_loss_weighs_twice_as_much_under_q_fedavg() -> None:
     assert weights_under(QFedAvg(lambda _: rounds, q=0)) == weights_under(QFedAvg(lambda _: []))
     # A silo without a loss gets the mean, 0.2.
     assert weights_under(QFedAvg(lambda _: [{"a": 0.3, "b": 0.1}])) == {"a": 512, "b": 171, "c": 341}
+
+
+def test_q_fedavg_weighs_by_count_times_loss() -> None:
+    rounds: list[Mapping[str, float]] = [{"a": 0.2, "b": 0.1, "c": 0.1}]
+    # 100 * 2 to 200 * 1 to 300 * 1, in sevenths of 1,024; of two equal remainders a's is rounded up.
+    assert weights_under(QFedAvg(lambda _: rounds), (100, 200, 300)) == {"a": 293, "b": 292, "c": 439}
+    assert weights_under(QFedAvg(lambda _: []), (100, 200, 300)) == {"a": 171, "b": 341, "c": 512}
+
+
+def test_counts_have_no_part_in_afl() -> None:
+    # Shares of 1/3 + 0.1, 1/3 and 1/3, less 1/30 each: 0.4, 0.3, 0.3.
+    rounds: list[Mapping[str, float]] = [{"a": 1.0}]
+    assert weights_under(Afl(lambda _: rounds), (100, 200, 300)) == {"a": 410, "b": 307, "c": 307}
 
 
 def test_worst_silo_takes_all_under_afl() -> None:

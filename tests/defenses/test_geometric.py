@@ -89,6 +89,19 @@ def test_geometric_median_by_hand() -> None:
     assert weights == pytest.approx([16 / 33, 16 / 33, 1 / 33])
 
 
+def test_silo_at_the_centre_counts_as_a_hundred_thousandth_away() -> None:
+    # All four centres are 0. The mass of whoever is there or nearer than 1e-5 is divided by 1e-5, the others' by 1.
+    weights = weiszfeld_weights(np.array([[-1.0], [0.0], [1.0]]), np.array([2.0, 6.0, 2.0]))
+    assert weights == pytest.approx([2 / 600_004, 600_000 / 600_004, 2 / 600_004])
+    weights = weiszfeld_weights(np.array([[-1.0], [-4e-6], [4e-6], [1.0]]), np.ones(4))
+    assert weights == pytest.approx([1 / 200_002, 100_000 / 200_002, 100_000 / 200_002, 1 / 200_002])
+    # Just outside, the distance itself counts.
+    weights = weiszfeld_weights(np.array([[-1.0], [-2e-5], [2e-5], [1.0]]), np.ones(4))
+    assert weights == pytest.approx([1 / 100_002, 50_000 / 100_002, 50_000 / 100_002, 1 / 100_002])
+    setting, shown = by_hand([-1], [0], [1])
+    assert [one.value("weight") for one in GeometricMedian().score(setting, shown)] == [10, MICRO, 10]
+
+
 def test_distant_silo_weighs_less_in_the_geometric_median_and_is_not_left_out() -> None:
     setting, shown = by_hand([0, 1], [1, 0], [0, 0], [1, 1], [9000, 0])
     weights = {one.silo: one.weight for one in decide(setting, shown, "geometric-median", {})}
@@ -113,6 +126,12 @@ def test_monna_by_hand() -> None:
     setting, shown = by_hand([0], [1], [2], [-9])
     assert kept_by(Monna("a", liars=1), setting, shown) == {"a", "b", "c"}
     assert kept_by(Monna("d", liars=1), setting, shown) == {"d", "a", "b"}
+
+
+@pytest.mark.parametrize(("silos", "kept"), [(1, 1), (5, 5), (6, 5), (10, 9), (11, 9), (15, 13), (16, 13)])
+def test_monna_by_default_assumes_fewer_liars_than_a_fifth(silos: int, kept: int) -> None:
+    setting, shown = exhibits(0, silos)
+    assert len(kept_by(Monna(silo(0)), setting, shown)) == kept
 
 
 def test_monna_without_its_pivot_says_so() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from defenses import aggregation
-from defenses.mixing import FLAME_NOISE, bulyan, clip_adaptively, flame, mix_nearest, mixed_trimmed_mean
+from defenses.mixing import bulyan, clip_adaptively, flame, mix_nearest, mixed_trimmed_mean
 from defenses.robust import centered_clipping, cosine_prototypes, median, trimmed_mean
 from tests.defenses.naive import apart, cosine
 
@@ -108,6 +108,26 @@ def test_centered_clipping_by_hand() -> None:
     assert centered_clipping(updates, np.ones(3), radius=1000.0, iterations=1) == pytest.approx([31])
 
 
+def test_centered_clipping_by_default_starts_at_zero_and_moves_three_times_by_hand() -> None:
+    updates = np.array([[1.0], [2.0], [90.0]])
+    # Radii 2, 2/3 and 7/9: to 5/3, then by (-2 + 1 + 2)/9 to 16/9, then by (-7 + 2 + 7)/27.
+    assert centered_clipping(updates, np.ones(3)) == pytest.approx([50 / 27])
+
+
+@SEEDS
+def test_centered_clipping_by_default_cuts_to_the_median_distance_three_times(seed: int) -> None:
+    updates, weights, rows = drawn(seed, 8)
+    centre = [0.0] * 5
+    for _ in range(3):
+        moves = [[a - b for a, b in zip(row, centre, strict=True)] for row in rows]
+        radius = statistics.median(length(move) for move in moves)
+        step = average([cut(move, radius) for move in moves], weights.tolist())
+        centre = [a + b for a, b in zip(centre, step, strict=True)]
+    assert centered_clipping(updates, weights) == pytest.approx(centre)
+    named = aggregation.get("centered-clipping")(updates, weights, 1, np.random.default_rng(0))
+    assert named == pytest.approx(centre)
+
+
 @SEEDS
 @pytest.mark.parametrize(("number", "liars"), [(3, 0), (7, 1), (11, 2), (15, 3)])
 def test_bulyan_picks_by_krum_and_averages_around_the_median(seed: int, number: int, liars: int) -> None:
@@ -172,8 +192,11 @@ def test_flame_cuts_to_the_median_norm_and_adds_noise(seed: int) -> None:
     kept = sorted(joined[-1])
     expected = np.array(average([cut(rows[place], bound) for place in kept], [float(weights[p]) for p in kept]))
     assert flame(updates, weights, np.random.default_rng(1), noise=0.0) == pytest.approx(expected)
-    noisy = flame(updates, weights, np.random.default_rng(1))
-    assert noisy - expected == pytest.approx(np.random.default_rng(1).normal(size=40) * FLAME_NOISE * bound)
+    # The paper's lambda for images is 0.001, and the rule by its name has it too.
+    noise = np.random.default_rng(1).normal(size=40) * 0.001 * bound
+    assert flame(updates, weights, np.random.default_rng(1)) - expected == pytest.approx(noise)
+    named = aggregation.get("flame")(updates, weights, 3, np.random.default_rng(1))
+    assert named - expected == pytest.approx(noise)
 
 
 @SEEDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from defenses.decide import decide
 from defenses.evidence import Exhibit, Setting, rules_of
+from defenses.registry import registered
 from defenses.similarity import (
     FlameFilter,
     FlTrust,
@@ -49,6 +51,17 @@ def test_fltrust_by_hand() -> None:
     assert weights_of(rule, setting, shown) == [0.5, 0.12, 0, 0]
     opinions = rule.opine(rule.score(setting, shown), rules_of(setting))
     assert [one.excluded for one in opinions] == [False, False, True, True]
+
+
+def final_weights(rule: FlTrust | FoolsGold, setting: Setting, shown: list[Exhibit]) -> list[int]:
+    with registered(rule) if isinstance(rule, FlTrust) else nullcontext():
+        return [one.weight for one in decide(setting, shown, rule.name, {})]
+
+
+def test_counts_have_no_part_in_fltrust() -> None:
+    setting, (*shown, root) = by_hand([2, 0], [4, 0], [4, 0], [1, 0])
+    shown = [replace(one, count=count) for one, count in zip(shown, (100, 200, 300), strict=True)]
+    assert final_weights(FlTrust(lambda _: root), setting, shown) == [512, 256, 256]
 
 
 def naive_majority(vectors: list[Vector]) -> set[int]:
@@ -136,6 +149,13 @@ def test_foolsgold_by_hand() -> None:
     cosines = np.array([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]])
     # a = 1/2, 1/2, 1; of the greatest 1/2, 1/2, 0.99; logits 0.5, 0.5, more than 1.
     assert foolsgold_weights(cosines) == pytest.approx([0.5, 0.5, 1])
+
+
+def test_foolsgold_weighs_by_count_times_factor() -> None:
+    setting, shown = by_hand([1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1])
+    shown = [replace(one, count=count) for one, count in zip(shown, (100, 200, 300), strict=True)]
+    # Cosines and factors as by hand above: 100 * 1/2 to 200 * 1/2 to 300, of 1,024, largest remainders first.
+    assert final_weights(FoolsGold(), setting, shown) == [114, 227, 683]
 
 
 def test_sybils_that_only_the_past_shows_are_found_with_a_memory() -> None:
