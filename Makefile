@@ -27,8 +27,9 @@ test: setup
 test-unit: setup
 	$(PY) -m pytest -m "not torch and not processes and not data and not integration"
 
-# Minutes to an hour: ten thousand federations against plain integers, and ten minutes of fuzzing.
+# Minutes to an hour: ten thousand federations against plain integers, a local Ray, and ten minutes of fuzzing.
 nightly: setup
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
 	$(PY) -m pytest -m nightly
 	$(PY) -m tests.nightly.fuzz all --seconds 600
 

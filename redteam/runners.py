@@ -77,7 +77,9 @@ def _pooled(cells: Sequence[Cell], data: Path, workers: int) -> Iterator[Result]
 
 
 def ray_cluster(address: str) -> Runner:
-    """`Runner` of a Ray cluster; `local` starts one on this machine. Its workers need this package and the data.
+    """`Runner` of a Ray cluster; `local` starts one on this machine.
+
+    Its workers need this package, and the data at the same absolute path: each machine has its own working directory.
 
     Raises (from the runner):
         SweepFailed: Ray is not installed or does not answer.
@@ -94,7 +96,7 @@ def ray_cluster(address: str) -> Runner:
             raise SweepFailed(f"no Ray cluster answers at {address}: {error}") from error
         try:
             remote = ray.remote(num_cpus=1, max_retries=3)(run_cell)
-            waiting = {remote.remote(cell.scenario, data): cell for cell in cells}
+            waiting = {remote.remote(cell.scenario, data.absolute()): cell for cell in cells}
             while waiting:
                 finished, _ = ray.wait(list(waiting), num_returns=1)
                 cell = waiting.pop(finished[0])

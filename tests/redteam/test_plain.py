@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit import history as audit_history
+from audit.history import History
 from crypto import ring
 from crypto.ckks import MAX_SLOT
 from crypto.errors import CheckFailed, KeyMismatch, OutOfRange
@@ -24,7 +27,10 @@ from redteam.attacks import data, local, updates
 from redteam.attacks.attack import Attack
 from redteam.entropy import SeededEntropy
 from redteam.plain import PlainKey, PlainSum
+from redteam.run import MEMORY
 from redteam.simulator import Seat, Simulation
+from silo import rootset
+from tests.integration import finds
 from tests.integration.bench import OneKey
 from tests.integration.federation import SILOS, policy, records, task
 
@@ -91,21 +97,35 @@ def told(directory: Path, scheme: type[Any], toy: tuple[Task, bytes], rules: Pol
     simulation = Simulation(directory, *toy, rules, seats(scheme), SeededEntropy(3))
     history = simulation.run()
     simulation.close()
+    return told_of_rounds(history)
+
+
+def told_of_rounds(history: History) -> list[Any]:
+    """Weights, verdicts with their evidence, and model of each round."""
     return [
         (view.weights, view.decision and view.decision.judgements, view.outcome and view.outcome.model)
         for view in history.rounds
     ]
 
 
-@pytest.mark.integration
-def test_decisions_weights_and_models_are_identical_with_encryption_on_and_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: fsync costs nothing there."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def equal_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A round's seed hashes the commitments, which name ciphertexts: here it is fixed, so that folds are equal."""
     monkeypatch.setattr(audit_history.sketch, "seed_of", lambda nonce, commitments: hashlib.sha256(b"fixed").digest())
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("equal_folds")
+def test_decisions_weights_and_models_are_identical_with_encryption_on_and_off(stores: Path) -> None:
     open_run, encrypted = (
-        told(tmp_path / scheme.__name__, scheme, task(3), policy(fdr_micro=MICRO // 100))
-        for scheme in (PlainSum, OneKey)
+        told(stores / scheme.__name__, scheme, task(3), policy(fdr_micro=MICRO // 100)) for scheme in (PlainSum, OneKey)
     )
     assert open_run == encrypted
     verdicts = {one.silo: one.verdict for one in open_run[0][1]}
@@ -113,9 +133,57 @@ def test_decisions_weights_and_models_are_identical_with_encryption_on_and_off(
     assert len({model for _, _, model in open_run}) == 3
 
 
+def searched(directory: Path, scheme: type[Any]) -> History:
+    """Five rounds and three searches; `bob` goes on teaching a trigger that the others unlearn."""
+    rules = policy(defense="plain", fdr_micro=1)
+    seats = {
+        name: finds.seat(index, scheme=scheme, **finds.seat_changes(finds.BOOST if name == "bob" else 0.0))
+        for index, name in enumerate(SILOS)
+    }
+    root = rootset.to_bytes(finds.root())
+    simulation = Simulation(directory, *finds.task(5), rules, seats, SeededEntropy(3), root=root)
+    history = simulation.run()
+    simulation.close()
+    return history
+
+
+def told_of_searches(history: History) -> list[tuple[Any, ...]]:
+    """What every search found, measured, confirmed and attributed, with all evidence; digests of records left out."""
+    return [
+        (
+            view.search,
+            view.clean,
+            view.blocking,
+            {silo: (report.finds, report.blind) for silo, report in view.reports.items()},
+            {silo: answers.answers for silo, answers in view.answers.items()},
+            (view.confirmed, view.stood),
+            {silo: attribution.tables for silo, attribution in view.attributions.items()},
+            view.attributed and (view.attributed.cases, view.attributed.convicted),
+        )
+        for view in history.searches
+    ]
+
+
 @pytest.mark.integration
-def test_first_model_of_plain_averaging_is_identical_whatever_the_folds(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("equal_folds")
+def test_finds_attributions_and_convictions_are_identical_with_encryption_on_and_off(stores: Path) -> None:
+    open_run, encrypted = (searched(stores / scheme.__name__, scheme) for scheme in (PlainSum, OneKey))
+    assert told_of_searches(open_run) == told_of_searches(encrypted)
+    assert open_run.convicted == encrypted.convicted
+    assert open_run.triggers == encrypted.triggers
+    assert told_of_rounds(open_run) == told_of_rounds(encrypted)
+    assert set(open_run.convicted) == {"bob"}, "the evidence must be worth comparing"
+    assert open_run.triggers == (finds.trigger(),)
+    attributed = open_run.search.attributed
+    assert attributed is not None
+    (case,) = attributed.cases
+    (guilty,) = [part for part in case.parts if part.convicted]
+    assert {score.name for score in guilty.scores} >= {"before-x", "before-z", "after-x", "after-z"}
+
+
+@pytest.mark.integration
+def test_first_model_of_plain_averaging_is_identical_whatever_the_folds(stores: Path) -> None:
     """The step of a later round follows from what folds showed."""
     rules = policy(defense="plain")
-    open_run, encrypted = (told(tmp_path / one.__name__, one, task(1), rules) for one in (PlainSum, OneKey))
+    open_run, encrypted = (told(stores / one.__name__, one, task(1), rules) for one in (PlainSum, OneKey))
     assert [model for _, _, model in open_run] == [model for _, _, model in encrypted]

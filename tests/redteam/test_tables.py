@@ -14,15 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import redteam
 from redteam.display import shown
 from redteam.errors import BadScenario
 from redteam.plots import plot
 from redteam.results import readme
-from redteam.sweep import POOLED, Cells, parse_sweep
+from redteam.sweep import POOLED, Cells, parse_sweep, read_sweep
 from redteam.tables import entries, interval, share_interval, to_bench, to_csv
 
 T_975 = {2: 12.706204736, 3: 4.302652730, 5: 2.776445105}
 """Quantiles of Student's t with n - 1 degrees of freedom, from a printed table."""
+
+SWEEPS = sorted((Path(redteam.__file__).parent / "scenarios").rglob("*.toml"))
 
 SILOS = ("s000", "s001", "s002", "eve")
 
@@ -211,11 +214,38 @@ def test_the_page_and_the_plot_show_each_measured_goal(tmp_path: Path) -> None:
     assert "storm · guard" in plot(found, "success")
 
 
+def test_the_page_shows_a_papers_number_beside_ours_of_the_same_rule_without_any_goal(tmp_path: Path) -> None:
+    cells = kept(
+        tmp_path,
+        {
+            ("calm", "plain"): [{"accuracy": 0.9, "success": 0.5}] * 3,
+            ("storm", "plain"): [{"accuracy": 0.7, "success": share} for share in (0.7, 0.8, 0.9)],
+            ("storm", "guard"): [{"accuracy": 0.84, "success": share} for share in (0.0, 0.1, 0.2)],
+        },
+    )
+    sweep = parse_sweep(SWEEP)
+    page = readme([(sweep, entries(sweep, cells))])
+    rows = [line for line in page.splitlines() if line.startswith("| X |")]
+    assert rows == [
+        "| X | storm | plain | success | 0.800 ±0.248 | 0.9 |",
+        "| X | storm | guard | accuracy | 0.840 ±0.000 [missed: >= calm / plain - 0.015] |  |",
+        "| X | storm | guard | success | 0.100 ±0.248 [missed: <= 0.05] |  |",
+    ]
+    assert page.count("(paper") == 0, "it has a column of its own"
+    assert "0 of 2 goals are met." in page
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_papers_number_is_of_a_rule_that_its_row_runs(path: Path) -> None:
+    for case in read_sweep(path).cases:
+        assert set(case.reference) <= {defense for defense, _ in case.scenarios}, case.name
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rows": 3}, "rows a list"),
-        ({"rows": [3]}, "rows must be a list of tables"),
+        ({"rows": 3}, "rows = 3 cannot be: it is a list of one or more tables"),
+        ({"rows": [3]}, r"rows = \[3\] cannot be: it is a list of one or more tables"),
         ({"axes": [[{"name": "x"}]]}, "add the missing changes"),
         ({"rows": [{"changes": {}}]}, "add the missing name"),
         ({"rows": [{"name": "a"}, {"name": "a"}]}, "two rows have one name"),
