@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from redteam.attacks.attack import Attack
 from redteam.attacks.catalogue import Setting, attackers
 from redteam.attacks.data import Semantic
+from redteam.attacks.parts import ANY, Range
 from redteam.attacks.prototypes import Bapfl
 from redteam.attacks.triggers import side_of
 from redteam.datasets import Dataset
 from redteam.entropy import stream
-from redteam.errors import BadScenario
+from redteam.errors import BadAttack, BadScenario
 from redteam.scenario import NO_ATTACK, AttackSpec, Scenario
 from redteam.split import Split
 from silo.data import Records
@@ -40,7 +43,7 @@ def crew_of(scenario: Scenario, data: Dataset, split: Split) -> dict[str, Attack
     """The attack of each attacking silo; empty without one.
 
     Raises:
-        BadScenario, BadAttack: a parameter that the attack has not, or knowledge that it lacks.
+        BadScenario, BadAttack: a parameter that the attack has not or that cannot be, or knowledge that it lacks.
     """
     spec = scenario.attack
     counts = {name: len(own.labels) for name, own in split.records.items()}
@@ -57,7 +60,7 @@ def crew_of(scenario: Scenario, data: Dataset, split: Split) -> dict[str, Attack
         columns=data.columns,
         seed=scenario.seed,
     )
-    return {name: adjusted(attack, spec) for name, attack in attackers(spec.name, setting).items()}
+    return {name: adjusted(attack, spec, data.classes) for name, attack in attackers(spec.name, setting).items()}
 
 
 def behind(crew: Mapping[str, Attack], extractor: Extractor | None, seen: Mapping[str, Records]) -> dict[str, Attack]:
@@ -94,30 +97,36 @@ def attacking(spec: AttackSpec, counts: Mapping[str, int], seed: int) -> tuple[s
     return tuple(sorted(chosen or [min(counts, key=lambda name: counts[name])]))
 
 
-def adjusted(attack: Attack, spec: AttackSpec) -> Attack:
+def adjusted(attack: Attack, spec: AttackSpec, classes: int | None = None) -> Attack:
     """The attack with the scenario's parameters and rounds.
 
+    Args:
+        classes: of the data; None where they are not read yet, so that any label may be.
+
     Raises:
-        BadScenario: a part has no such parameter; its own are named.
+        BadScenario: a part has no such parameter; its own are named. Or a value that cannot be; what may be is named.
+        BadAttack: values that do not go together.
     """
+
+    def own(part: Part, name: str) -> Part:
+        return with_parameters(part, getattr(spec, name), f"attack.{name}", classes)
+
     updates = attack.updates
     if spec.updates and not updates:
         raise BadScenario(f"scenario: attack.updates must be empty: {spec.name} has no update part")
-    if updates:
-        updates = (with_parameters(updates[0], spec.updates, "attack.updates"), *updates[1:])
-    within, own = Within(spec.first, spec.last), attack.active
+    within, awake = Within(spec.first, spec.last), attack.active
     return replace(
         attack,
-        data=with_parameters(attack.data, spec.data, "attack.data"),
-        local=with_parameters(attack.local, spec.local, "attack.local"),
-        updates=updates,
-        prototypes=with_parameters(attack.prototypes, spec.prototypes, "attack.prototypes"),
-        active=lambda number: within(number) and own(number),
+        data=own(attack.data, "data"),
+        local=own(attack.local, "local"),
+        updates=(own(updates[0], "updates"), *updates[1:]) if updates else (),
+        prototypes=own(attack.prototypes, "prototypes"),
+        active=lambda number: within(number) and awake(number),
     )
 
 
-def with_parameters(part: Part, parameters: Mapping[str, Any], key: str) -> Part:
-    """A dataclass with some fields replaced, nested ones by a table; BadScenario for one that it has not."""
+def with_parameters(part: Part, parameters: Mapping[str, Any], key: str, classes: int | None = None) -> Part:
+    """A dataclass with some fields replaced, nested ones by a table; see `adjusted` for what is refused."""
     known = [one.name for one in fields(part)] if is_dataclass(part) else []
     for name in parameters:
         if name not in known:
@@ -125,27 +134,95 @@ def with_parameters(part: Part, parameters: Mapping[str, Any], key: str) -> Part
             raise BadScenario(f"scenario: {key}.{name} is unknown; {allowed}")
     if not parameters:
         return part
-    own = {name: _value(getattr(part, name), value, f"{key}.{name}") for name, value in parameters.items()}
-    changed: Part = replace(part, **own)  # type: ignore[type-var]
+    kinds = get_type_hints(type(part), include_extras=True)
+    own = {
+        name: _value(kinds[name], getattr(part, name), value, f"{key}.{name}", classes)
+        for name, value in parameters.items()
+    }
+    try:
+        changed: Part = replace(part, **own)  # type: ignore[type-var]
+    except BadAttack as error:
+        raise BadAttack(f"scenario: {key}: {error}") from error
     return changed
 
 
-def _value(old: Any, new: Any, key: str) -> Any:
-    """`new`, or `old` with some fields replaced where it is a part of its own."""
-    return with_parameters(old, new, key) if is_dataclass(old) and isinstance(new, Mapping) else new
+def _value(kind: Any, old: Any, new: Any, key: str, classes: int | None) -> Any:
+    """`new` as the field's annotation has it, or `old` with some fields replaced where it is a part of its own."""
+    try:
+        if not is_dataclass(old):
+            return _read(kind, new, classes)
+        if not isinstance(new, Mapping):
+            raise _Unfit(f"a table with some of {', '.join(one.name for one in fields(old))}")
+    except _Unfit as error:
+        raise BadScenario(f"scenario: {key} = {new!r} cannot be: it is {error}") from error
+    return with_parameters(old, new, key, classes)
+
+
+class _Unfit(Exception):
+    """Raised for a value that a parameter cannot have; the message is what it may be."""
+
+
+def _read(kind: Any, value: Any, classes: int | None) -> Any:
+    """The value in the type of an annotation; raises _Unfit."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):  # with None, which TOML cannot say
+        return _read(next(one for one in inner if one is not NoneType), value, classes)
+    if origin in (tuple, frozenset):
+        return _list(origin, inner, value, classes)
+    if origin is Literal:
+        return value if value in inner else _refuse(f"one of {', '.join(inner)}")
+    if kind is bool:
+        return value if isinstance(value, bool) else _refuse("true or false")
+    base, limits = inner if origin is Annotated else (kind, ANY)
+    if base not in (int, float) or limits is None:
+        _refuse("nothing that a scenario can say; leave it out")
+    return _number(base, limits, value, classes)
+
+
+def _list(origin: Any, inner: tuple[Any, ...], value: Any, classes: int | None) -> Any:
+    open_ended = origin is frozenset or inner[-1] is Ellipsis
+    length = "one or more" if open_ended else str(len(inner))
+    if not isinstance(value, list | tuple) or not value or not (open_ended or len(value) == len(inner)):
+        _refuse(f"a list of {length} values")
+    kinds = [inner[0]] * len(value) if open_ended else inner
+    try:
+        return origin(_read(one, item, classes) for one, item in zip(kinds, value, strict=True))
+    except _Unfit as error:
+        raise _Unfit(f"a list of {length}, of which each is {error}") from error
+
+
+def _number(base: type[int] | type[float], limits: Range, value: Any, classes: int | None) -> int | float:
+    high = limits.high
+    if high is None:
+        high = math.inf if classes is None else classes - 1
+    fits = isinstance(value, int if base is int else int | float) and not isinstance(value, bool)
+    if not fits or not limits.low <= value <= high:
+        words = "a whole number" if base is int else "a number"
+        _refuse(f"{words} from {limits.low:.12g}" + (f" to {high:.12g}" if high < math.inf else " on"))
+    return base(value)
+
+
+def _refuse(allowed: str) -> Any:
+    raise _Unfit(allowed)
 
 
 def triggered(crew: Mapping[str, Attack], split: Split, test: Records) -> Records | None:
     """What success is measured on, as hold-out with wanted labels; None for an untargeted attack, or none.
 
     Chosen writers of a semantic attack are in no test set: the attackers' own hold-outs stand in.
+
+    Raises:
+        BadScenario: no test record counts.
     """
     first = next(iter(crew.values()), None)
     if first is None or first.data is None:
         return None
     if isinstance(first.data, Semantic):
         return _of_writers(first.data, list(crew), split)
-    return first.triggered(test.holdout_features, test.holdout_labels)
+    found = first.triggered(test.holdout_features, test.holdout_labels)
+    if not len(found.holdout_labels):
+        raise BadScenario("scenario: no test record is one on which this attack is measured: raise data.test")
+    return found
 
 
 def _of_writers(part: Semantic, crew: Sequence[str], split: Split) -> Records | None:

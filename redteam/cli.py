@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protos.program import OK, REFUSED, UNUSABLE, Program
-from redteam.errors import RedTeamError, SweepFailed
+from redteam.errors import BadScenario, RedTeamError, SweepFailed
 
 if TYPE_CHECKING:
     from redteam.sweep import Runner, Sweep
@@ -97,6 +98,8 @@ def _run(options: argparse.Namespace) -> int:
     from redteam.scenario import read
 
     scenario = read(options.scenario)
+    if options.out is not None:
+        _require_writable(options.out)
     with progress("rounds") as bar:
         row = run_scenario(scenario, options.data, bar)
     if options.out is not None:
@@ -107,10 +110,24 @@ def _run(options: argparse.Namespace) -> int:
     return OK
 
 
+def _require_writable(path: Path) -> None:
+    """Before a run that may take hours; raises OSError where its result could not be written."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "no such directory: make it first, or name another --out", str(path.parent)
+        )
+    absent = not path.exists()
+    with path.open("a"):
+        pass
+    if absent:
+        path.unlink()
+
+
 def _sweep(options: argparse.Namespace) -> int:
     from redteam.sweep import Cells, read_sweep, run_sweeps
 
     sweeps = [read_sweep(path) for path in options.sweeps]
+    options.out.mkdir(parents=True, exist_ok=True)
     with _watched(sweeps) as on_cell:
         tally = run_sweeps(sweeps, options.data, Cells(options.out), _runner(options), on_cell)
     print(f"{tally.before} cells were there, {tally.done} were run, {len(tally.failed)} failed")
@@ -146,11 +163,23 @@ def _watched(sweeps: Sequence[Sweep]) -> Iterator[Callable[[int, int, str], None
 
 
 def _entries(options: argparse.Namespace) -> list[tuple[Sweep, list[Entry]]]:
+    """What is measured of each sweep; raises BadScenario where that is nothing, and says how much is missing."""
     from redteam.sweep import Cells, read_sweep
     from redteam.tables import entries
 
-    sweeps = [read_sweep(path) for path in options.sweeps]
-    return [(sweep, entries(sweep, Cells(options.out))) for sweep in sweeps]
+    sweeps, cells = [read_sweep(path) for path in options.sweeps], Cells(options.out)
+    for path, sweep in zip(options.sweeps, sweeps, strict=True):
+        wanted = len(sweep.cells)
+        missing = sum(not cells.has(cell.scenario) for cell in sweep.cells)
+        how = f"run `concordat-redteam sweep {path} --out {options.out}`"
+        if missing == wanted:
+            raise BadScenario(f"table {sweep.table}: none of its {wanted} cells is in {options.out}: {how} first")
+        if missing:
+            sys.stderr.write(
+                f"concordat-redteam: table {sweep.table}: {missing} of {wanted} cells are missing in {options.out}; "
+                f"{how} for all of them\n"
+            )
+    return [(sweep, entries(sweep, cells)) for sweep in sweeps]
 
 
 def _table(options: argparse.Namespace) -> int:
@@ -177,9 +206,10 @@ def _plot(options: argparse.Namespace) -> int:
     from redteam.plots import plot
     from redteam.results import file_name
 
+    plots = {sweep.table: plot(entries, options.metric) for sweep, entries in _entries(options)}
     options.svg.mkdir(parents=True, exist_ok=True)
-    for sweep, entries in _entries(options):
-        (options.svg / file_name(f"{sweep.table}-{options.metric}", "svg")).write_text(plot(entries, options.metric))
+    for table, drawn in plots.items():
+        (options.svg / file_name(f"{table}-{options.metric}", "svg")).write_text(drawn)
     return OK
 
 

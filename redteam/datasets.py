@@ -2,7 +2,7 @@
 
 Small digits come with scikit-learn and need no directory.
 
-The directory holds one folder for each set, with a SOURCE.txt that says what the files are. Pixels come in [0, 1].
+The directory holds one folder for each set; `GET` says which files. Pixels come in [0, 1].
 """
 
 from __future__ import annotations
@@ -33,14 +33,19 @@ _LUMA = (0.299, 0.587, 0.114)
 _LOAN_TEST_SHARE = 5
 """One loan in this many, by position in the file, is a test record."""
 
+_IDX_FILES = ", ".join(
+    f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
+)
 GET = {
-    "mnist": "the four original idx files of MNIST, those with the MD5 sums that torchvision pins",
-    "fashion_mnist": "the four original idx files from github.com/zalandoresearch/fashion-mnist, folder data/fashion",
-    "cifar-10-batches-py": "data_batch_1 to data_batch_5 and test_batch of cifar-10-python.tar.gz from "
-    "www.cs.toronto.edu/~kriz/cifar.html, those with the MD5 sums that torchvision pins",
-    "mnist_writers_qmnist": "qmnist-train-labels-idx2-int.gz and its test file from github.com/facebookresearch/qmnist",
-    "loan_lending_club": "lending_club.csv, the table lending_club of the R package modeldata written as CSV",
+    "mnist": f"{_IDX_FILES}: the MNIST database of handwritten digits, four idx files by LeCun, Cortes and Burges",
+    "fashion_mnist": f"{_IDX_FILES}: Fashion-MNIST, four idx files by Xiao, Rasul and Vollgraf of Zalando Research",
+    "cifar-10-batches-py": "data_batch_1 to data_batch_5 and test_batch: CIFAR-10 by Krizhevsky, Nair and Hinton, its "
+    "version for Python",
+    "mnist_writers_qmnist": "qmnist-train-labels-idx2-int.gz and qmnist-test-labels-idx2-int.gz: the label files of "
+    "QMNIST by Yadav and Bottou",
+    "loan_lending_club": "lending_club.csv: the table lending_club of the R package modeldata, written as CSV",
 }
+"""By folder, the files that it must have, and whose work they are."""
 
 
 @dataclass(frozen=True)
@@ -292,4 +297,4 @@ def _require(path: Path) -> None:
 
 
 def _how(folder: str) -> str:
-    return f"put there {GET.get(folder, 'the files that its SOURCE.txt names')} (see SOURCE.txt in that folder)"
+    return f"put there {GET.get(folder, 'whole files of its data set')}"

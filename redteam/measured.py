@@ -137,5 +137,5 @@ def mean_of(values: Iterable[float]) -> float:
 
 
 def _late(values: tuple[float, ...]) -> float:
-    """Mean over the second half of the rounds, when the model works: the papers' mean over rounds."""
+    """Mean over the second half of the rounds, when the model works; a paper's mean may be over other rounds."""
     return mean_of(values[len(values) // 2 :])

@@ -6,14 +6,23 @@ import math
 from collections.abc import Sequence
 
 from audit.charts import Band, accuracy_chart
+from redteam.errors import BadScenario
 from redteam.tables import Entry
 
 _ROOM = 380
 
 
 def plot(found: Sequence[Entry], metric: str) -> str:
-    """An SVG of all entries of a metric that lies within 0 and 1; a single seed has no whisker."""
+    """An SVG of all entries of a metric that lies within 0 and 1; a single seed has no whisker.
+
+    Raises:
+        BadScenario: nothing of that metric was measured; those that were are named.
+    """
     chosen = [entry for entry in found if entry.metric == metric and entry.n]
+    if not chosen:
+        known = sorted({entry.metric for entry in found if entry.n})
+        table = f" in table {found[0].table}" if found else ""
+        raise BadScenario(f"no metric {metric!r} was measured{table}: choose from {', '.join(known)}")
     bands = [
         Band(f"{entry.row} · {entry.defense}", _within(entry.mean), _bound(entry, entry.low), _bound(entry, entry.high))
         for entry in chosen

@@ -20,7 +20,7 @@ from redteam.meter import Meter
 from redteam.scenario import Scenario
 from redteam.shared import Reader
 from redteam.shared_search import shared_searcher
-from redteam.simulator import Simulation
+from redteam.simulator import Endless, Simulation
 from redteam.world import World, build
 from silo.data import Records
 from silo.trainer import Trainer, trainer_for
@@ -93,7 +93,7 @@ class _Runner:
         try:
             try:
                 self._simulation.run(self._watch, turns=_TURNS_A_ROUND * (self._world.task.rounds + 5))
-            except RuntimeError:
+            except Endless:
                 # Too few silos are left for a quorum: what was reached until then is the result.
                 if not self._course:
                     raise

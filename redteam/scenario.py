@@ -7,6 +7,7 @@ federation is built.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -282,22 +283,25 @@ def parse(table: Mapping[str, Any]) -> Scenario:
     sections = {name: _section(cls, table.get(name, {}), name) for name, cls in _SECTIONS.items()}
     own = {one.name: one for one in dataclasses.fields(Scenario) if one.name in table and one.name not in _SECTIONS}
     scenario = Scenario(**sections, **{name: _value(spec, table[name], name) for name, spec in own.items()})
+    minimum, silos = scenario.federation.privacy_minimum, scenario.federation.silos
+    if minimum > silos:
+        _refuse("federation.privacy_minimum", minimum, f"at most federation.silos ({silos}), or no round has a quorum")
     require_consistent(scenario)
     return scenario
 
 
 def changed(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A scenario's table with `changes` of dotted keys, such as `attack.name`; the argument stays as it is."""
-    copy: dict[str, Any] = json.loads(json.dumps(table))
+    new: dict[str, Any] = copy.deepcopy(dict(table))
     for dotted, value in changes.items():
         *path, last = dotted.split(".")
-        place = copy
+        place = new
         for name in path:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
                 raise BadScenario(f"scenario: {dotted} names a key within {name}, which is no table")
         place[last] = value
-    return copy
+    return new
 
 
 def _section(cls: type[Any], table: Any, name: str) -> Any:
@@ -323,7 +327,7 @@ def _value(spec: dataclasses.Field[Any], value: Any, key: str) -> Any:
     if kind == "bool":
         return value if isinstance(value, bool) else _refuse(key, value, "true or false")
     if kind.startswith("Mapping"):
-        return dict(value) if isinstance(value, Mapping) else _refuse(key, value, "a table of parameters")
+        return dict(value) if _is_plain_table(value) else _refuse(key, value, "a table of parameters, without dates")
     if kind.startswith("tuple"):
         wholes = isinstance(value, list | tuple) and all(_fits(one, "int", rule) for one in value)
         return tuple(value) if wholes else _refuse(key, value, f"a list of whole numbers from {rule['low']} on")
@@ -331,6 +335,15 @@ def _value(spec: dataclasses.Field[Any], value: Any, key: str) -> Any:
         what = "a whole number" if kind == "int" else "a number"
         _refuse(key, value, f"{what} from {rule['low']:g} to {rule['high']:g}")
     return value if kind == "int" else float(value)
+
+
+def _is_plain_table(value: Any) -> bool:
+    """Whether it is a table that JSON can say, which TOML's dates and times are not."""
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return isinstance(value, Mapping)
 
 
 def _fits(value: Any, kind: str, rule: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from protos.records import Genesis, Outcome
 from protos.rounds import Phase
 from protos.task import Policy, Task
 from redteam.aggregated import Aggregated
+from redteam.errors import RedTeamError
 from silo.data import Records
 from silo.desk import Desk, LocalPolicy
 from silo.entropy import Entropy, OsEntropy
@@ -39,6 +40,10 @@ from silo.workspace import Workspace
 
 FEDERATION = "simulated"
 START_MS = 1_700_000_000_000
+
+
+class Endless(RedTeamError):
+    """Raised when turns go by and training does not end: too few silos are left for a quorum, or agree on a model."""
 
 
 class Clock:
@@ -175,7 +180,7 @@ class Simulation:
         """Start training and turn until the last round is done, or `until` says so.
 
         Raises:
-            RuntimeError: if that does not happen within `turns`.
+            Endless: that does not happen within `turns`.
         """
         if self.history.phase is Phase.ENROLLING:
             self.service.start()
@@ -186,7 +191,10 @@ class Simulation:
             if self.history.phase is Phase.FINISHED:
                 self.turn()
                 return self.history
-        raise RuntimeError(f"the simulation does not end: phase {self.history.phase.value}")
+        raise Endless(
+            f"the simulation does not end: after {turns} turns its phase is {self.history.phase.value}; take more "
+            "silos, or a lower privacy minimum, so that a quorum is left"
+        )
 
     def run_rounds(self, count: int) -> list[Outcome]:
         """Run until `count` rounds are closed; their outcomes."""

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redteam.errors import BadScenario
+from redteam.errors import BadAttack, BadDataFile, BadScenario
 from redteam.scenario import Scenario, changed, parse, read_table
 
 OPERATORS = ("<=", ">=")
 POOLED = "all rows"
+BETWEEN = " / "
+"""Between row and defence where a goal names another row."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +108,14 @@ class Cells:
         return self._path(scenario).exists()
 
     def metrics(self, scenario: Scenario) -> dict[str, float] | None:
-        """The single numbers of a run, or None where it was not run."""
-        if not self.has(scenario):
-            return None
-        found: dict[str, float] = json.loads(self._path(scenario).read_text())["metrics"]
-        return found
+        """The single numbers of a run, or None where it was not run; raises BadDataFile for a damaged result."""
+        result = self._result(scenario)
+        return None if result is None else dict(result["metrics"])
 
     def honest(self, scenario: Scenario) -> list[dict[str, Any]]:
-        """The honest silos of a run, as `measured.SiloRow` writes them; none where it was not run."""
-        if not self.has(scenario):
-            return []
-        silos: list[dict[str, Any]] = json.loads(self._path(scenario).read_text()).get("silos", [])
-        return [one for one in silos if not one["attacks"]]
+        """The honest silos of a run, as `measured.SiloRow` writes them; none where it was not run. See `metrics`."""
+        result = self._result(scenario) or {}
+        return [one for one in result.get("silos", []) if not one["attacks"]]
 
     def keep(self, cell: Cell, row: Mapping[str, Any]) -> None:
         """Write a result; it is there whole or not at all."""
@@ -130,6 +129,20 @@ class Cells:
             os.fsync(file.fileno())
         temporary.replace(path)
 
+    def _result(self, scenario: Scenario) -> dict[str, Any] | None:
+        """What was written, None where the scenario was not run; raises BadDataFile where it cannot be read."""
+        if not self.has(scenario):
+            return None
+        path = self._path(scenario)
+        try:
+            result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            whole = isinstance(result["metrics"], dict) and isinstance(result.get("silos", []), list)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            whole = False
+        if not whole:
+            raise BadDataFile(f"{path} is no whole result of a cell: delete it and run `concordat-redteam sweep` again")
+        return result
+
     def _path(self, scenario: Scenario) -> Path:
         return self.directory / f"{scenario.digest}.json"
 
@@ -138,9 +151,13 @@ def read_sweep(path: Path) -> Sweep:
     """The sweep in a TOML file; every scenario of it is parsed.
 
     Raises:
-        BadScenario: names the key that does not fit, and the row.
+        BadScenario, BadAttack: names the file, the row, and the key that does not fit.
     """
-    return parse_sweep(read_table(path))
+    table = read_table(path)
+    try:
+        return parse_sweep(table)
+    except (BadScenario, BadAttack) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def parse_sweep(table: Mapping[str, Any]) -> Sweep:
@@ -152,49 +169,42 @@ def parse_sweep(table: Mapping[str, Any]) -> Sweep:
     `changes`; each row is repeated by every combination of them.
 
     Raises:
-        BadScenario: names what is missing, unknown or does not fit.
+        BadScenario, BadAttack: names what is missing, unknown or does not fit.
     """
-    required = {"table", "title", "seeds", "defenses", "rows"}
-    _require_keys(table, "sweep", required, required | {"scenario", "cut", "why", "goals", "searched", "axes"})
-    base = table.get("scenario", {})
-    if not isinstance(base, dict) or not isinstance(table["rows"], list):
-        raise BadScenario("sweep: scenario must be a table, and rows a list of tables")
+    _require(table, "sweep", _SWEEP, {"table", "title", "seeds", "defenses", "rows"})
     rows = [variant for row in table["rows"] for variant in _variants(row, table.get("axes", []))]
-    cases = tuple(_case(row, base, table) for row in rows)
+    cases = tuple(_case(row, table.get("scenario", {}), table) for row in rows)
     names = [case.name for case in cases]
     if len(set(names)) < len(names):
         raise BadScenario("sweep: two rows have one name; rename one")
     goals = tuple(_goal(one, POOLED) for one in table.get("goals", ()))
-    return Sweep(table["table"], table["title"], table.get("cut", ""), table.get("why", ""), cases, goals)
+    sweep = Sweep(table["table"], table["title"], table.get("cut", ""), table.get("why", ""), cases, goals)
+    _require_columns(sweep)
+    return sweep
 
 
-def _variants(row: Any, axes: Any) -> Iterator[dict[str, Any]]:
+def _variants(row: Mapping[str, Any], axes: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[dict[str, Any]]:
     """The row once for each combination of the axes; goals that name another row mean its same variant."""
-    if not isinstance(row, dict) or not isinstance(axes, list) or not all(isinstance(axis, list) for axis in axes):
-        raise BadScenario("sweep: rows must be a list of tables, and axes a list of lists of tables")
-    for axis in axes:
-        for point in axis:
-            _require_keys(point, "sweep: axes", {"name", "changes"}, {"name", "changes"})
+    _require(row, f"row {row.get('name', '')!r}", _ROW, {"name"})
+    for point in itertools.chain.from_iterable(axes):
+        _require(point, "sweep: axes", _POINT, set(_POINT))
     for points in itertools.product(*axes):
         suffix = "".join(f", {point['name']}" for point in points)
         changes = {key: value for point in points for key, value in point["changes"].items()}
         yield {
             **row,
-            **({"name": f"{row['name']}{suffix}"} if "name" in row else {}),
+            "name": f"{row['name']}{suffix}",
             "changes": {**changes, **row.get("changes", {})},
             "goals": [_elsewhere(goal, suffix) for goal in row.get("goals", ())],
         }
 
 
-def _elsewhere(goal: Any, suffix: str) -> Any:
-    if not isinstance(goal, dict) or "of" not in goal:
-        return goal
-    name, _, defense = goal["of"].rpartition(" / ")
-    return {**goal, "of": f"{name}{suffix} / {defense}"}
+def _elsewhere(goal: Mapping[str, Any], suffix: str) -> Mapping[str, Any]:
+    name, between, defense = str(goal.get("of", "")).rpartition(BETWEEN)
+    return {**goal, "of": f"{name}{suffix}{between}{defense}"} if between and name != POOLED else goal
 
 
-def _case(row: Any, base: Mapping[str, Any], table: Mapping[str, Any]) -> Case:
-    _require_keys(row, "sweep: row", {"name"}, {"name", "changes", "defenses", "goals", "reference", "seeds"})
+def _case(row: Mapping[str, Any], base: Mapping[str, Any], table: Mapping[str, Any]) -> Case:
     scenarios = {}
     for defense in row.get("defenses", table["defenses"]):
         for seed in row.get("seeds", table["seeds"]):
@@ -202,28 +212,81 @@ def _case(row: Any, base: Mapping[str, Any], table: Mapping[str, Any]) -> Case:
             changes = {"federation.defense": defense, "seed": seed, **searched, **row.get("changes", {})}
             try:
                 scenarios[defense, seed] = parse(changed(base, changes))
-            except BadScenario as error:
-                raise BadScenario(f"row {row['name']!r}: {error}") from error
+            except (BadScenario, BadAttack) as error:
+                raise type(error)(f"row {row['name']!r}: {error}") from error
     goals = tuple(_goal(one, row["name"]) for one in row.get("goals", ()))
     return Case(row["name"], scenarios, goals, row.get("reference", {}))
 
 
-def _goal(entry: Any, row: str) -> Goal:
+def _goal(entry: Mapping[str, Any], row: str) -> Goal:
     what = f"row {row!r}: goal"
-    if not isinstance(entry, dict):
-        raise BadScenario(f"{what} must be a table with defense, metric, op and value")
-    _require_keys(entry, what, {"defense", "metric", "op", "value"}, {"defense", "metric", "op", "value", "of"})
+    _require(entry, what, _GOAL, {"defense", "metric", "op", "value"})
     if entry["op"] not in OPERATORS:
         raise BadScenario(f"{what}: op = {entry['op']!r} cannot be: it is one of {', '.join(OPERATORS)}")
     return Goal(entry["defense"], entry["metric"], entry["op"], float(entry["value"]), entry.get("of", ""))
 
 
-def _require_keys(table: Mapping[str, Any], what: str, required: set[str], known: set[str]) -> None:
-    missing, unknown = sorted(required - set(table)), sorted(set(table) - known)
+def _require_columns(sweep: Sweep) -> None:
+    """Raises BadScenario for a goal on what the table will not have: a defence that its row is not run under."""
+    own = {case.name: sorted({defense for defense, _ in case.scenarios}) for case in sweep.cases}
+    own[POOLED] = sorted({defense for names in own.values() for defense in names})
+    columns = {f"{row}{BETWEEN}{defense}" for row, names in own.items() for defense in names}
+    goals = [(case.name, goal) for case in sweep.cases for goal in case.goals]
+    for row, goal in goals + [(POOLED, goal) for goal in sweep.goals]:
+        what = f"row {row!r}: goal"
+        if goal.defense not in own[row]:
+            raise BadScenario(f"{what}: defense = {goal.defense!r} cannot be: it is one of {', '.join(own[row])}")
+        if goal.of and goal.of not in columns:
+            raise BadScenario(f"{what}: of = {goal.of!r} cannot be: it is ROW{BETWEEN}DEFENSE of this sweep")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_list_of(kind: type, least: int = 0) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) >= least and all(type(one) is kind for one in value)
+
+
+def _is_reference(value: Any) -> bool:
+    tables = isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())
+    return tables and all(_is_number(number) for one in value.values() for number in one.values())
+
+
+Kind = tuple[str, Callable[[Any], bool]]
+"""What a value is, in words, and whether it is that."""
+_TEXT: Kind = ("a text", lambda value: isinstance(value, str))
+_NUMBER: Kind = ("a number", _is_number)
+_TABLE: Kind = ("a table", lambda value: isinstance(value, dict))
+_TABLES: Kind = ("a list of tables", _is_list_of(dict))
+_SEEDS: Kind = ("a list of one or more whole numbers", _is_list_of(int, 1))
+_NAMES: Kind = ("a list of one or more names", _is_list_of(str, 1))
+_POINT = {"name": _TEXT, "changes": _TABLE}
+_GOAL = {"defense": _TEXT, "metric": _TEXT, "op": _TEXT, "value": _NUMBER, "of": _TEXT}
+_REFERENCE: Kind = ("a table of defences, each a table of numbers", _is_reference)
+_ROW = {**_POINT, "defenses": _NAMES, "seeds": _SEEDS, "goals": _TABLES, "reference": _REFERENCE}
+_AXES: Kind = (
+    "a list of lists of tables",
+    lambda value: isinstance(value, list) and all(_is_list_of(dict, 1)(axis) for axis in value),
+)
+_SWEEP = {
+    "table": _TEXT, "title": _TEXT, "cut": _TEXT, "why": _TEXT, "seeds": _SEEDS, "defenses": _NAMES,
+    "searched": ("a list of names", _is_list_of(str)), "scenario": _TABLE, "axes": _AXES, "goals": _TABLES,
+    "rows": ("a list of one or more tables", _is_list_of(dict, 1)),
+}  # fmt: skip
+
+
+def _require(table: Mapping[str, Any], what: str, kinds: Mapping[str, Kind], required: set[str]) -> None:
+    """Raises BadScenario for keys that are missing or unknown, and for values of another kind."""
+    missing, unknown = sorted(required - set(table)), sorted(set(table) - set(kinds))
     if missing:
         raise BadScenario(f"{what}: add the missing {', '.join(missing)}")
     if unknown:
-        raise BadScenario(f"{what}: {unknown[0]} is unknown; choose from {', '.join(sorted(known))}")
+        raise BadScenario(f"{what}: {unknown[0]} is unknown; choose from {', '.join(sorted(kinds))}")
+    for key, value in table.items():
+        words, fits = kinds[key]
+        if not fits(value):
+            raise BadScenario(f"{what}: {key} = {value!r} cannot be: it is {words}")
 
 
 Result = tuple[Cell, dict[str, Any] | Exception]

@@ -118,13 +118,14 @@ def _aim(scenario: Scenario, source: Source, parts: Split) -> Records | None:
 
 
 def _present(scenario: Scenario, parts: Split, crew: Mapping[str, Attack]) -> tuple[str, ...]:
-    """Who takes part: all silos, or all but those that would attack."""
+    """Who takes part: all silos, or all but those that would attack; raises BadScenario for too few to sum."""
     if not scenario.attack.absent:
         return tuple(parts.records)
     honest = tuple(silo for silo in parts.records if silo not in crew)
-    if len(honest) < QUORUM:
+    needed = max(QUORUM, scenario.federation.privacy_minimum)
+    if len(honest) < needed:
         raise BadScenario(
-            f"scenario: attack.absent leaves {len(honest)} silos, and a federation needs {QUORUM}: lower attack.share"
+            f"scenario: attack.absent leaves {len(honest)} silos, and a federation needs {needed}: lower attack.share"
         )
     return honest
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from redteam.attacks.parts import Features, Labels, Trigger
+from redteam.attacks.parts import Features, Given, Label, Labels, Share, Trigger
 from redteam.attacks.triggers import corner
 from redteam.errors import BadAttack
 from silo.data import Records
@@ -42,8 +42,8 @@ class Backdoor:
     """
 
     trigger: Trigger = field(default_factory=corner)
-    target: int = 0
-    share: float = 0.5
+    target: Label = 0
+    share: Share = 0.5
     tested: Trigger | None = None
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
@@ -70,8 +70,8 @@ class Scattered:
     """
 
     backdoor: Backdoor = field(default_factory=Backdoor)
-    beside: tuple[int, ...] = (1, 2, 3, 4)
-    part: float = 0.5
+    beside: tuple[Label, ...] = (1, 2, 3, 4)
+    part: Share = 0.5
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
         """See `Data.poison`."""
@@ -101,10 +101,10 @@ class CleanLabel:
     """
 
     trigger: Trigger = field(default_factory=corner)
-    target: int = 0
-    share: float = 1.0
-    fade: float = 0.0
-    more: float = 0.0
+    target: Label = 0
+    share: Share = 1.0
+    fade: Share = 0.0
+    more: Share = 0.0
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
         """See `Data.poison`; a silo without a record of the class stays honest."""
@@ -132,10 +132,13 @@ class SourceSpecific:
     """
 
     trigger: Trigger = field(default_factory=corner)
-    source: int = 1
-    target: int = 0
-    share: float = 0.5
-    covers: float = 0.1
+    source: Label = 1
+    target: Label = 0
+    share: Share = 0.5
+    covers: Share = 0.1
+
+    def __post_init__(self) -> None:
+        _require_two(self.source, self.target)
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
         """See `Data.poison`."""
@@ -152,8 +155,8 @@ class SourceSpecific:
 class MirrorLabels:
     """y -> C - 1 - y for a share of the records (Fang et al. 2020, label flipping); untargeted."""
 
-    classes: int = 10
-    share: float = 1.0
+    classes: Given = 10
+    share: Share = 1.0
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
         """See `Data.poison`."""
@@ -179,10 +182,13 @@ class FlipPair:
             Under DP-SGD a batch of a few dozen has few records of one class.
     """
 
-    source: int = 7
-    target: int = 3
-    share: float = 1.0
-    more: float = 0.0
+    source: Label = 7
+    target: Label = 3
+    share: Share = 1.0
+    more: Share = 0.0
+
+    def __post_init__(self) -> None:
+        _require_two(self.source, self.target)
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
         """See `Data.poison`."""
@@ -199,8 +205,8 @@ class FlipPair:
 class FlipToTarget:
     """A share of the other classes gets one label (FLAB's label flip); success is on them, without a trigger."""
 
-    target: int = 0
-    share: float = 0.9
+    target: Label = 0
+    share: Share = 0.9
 
     def poison(self, records: Records, random: np.random.Generator) -> Records:
         """See `Data.poison`."""
@@ -224,7 +230,7 @@ class Semantic:
 
     writers: Indices
     chosen: frozenset[int]
-    target: int = 0
+    target: Label = 0
 
     def of(self, writers: Indices) -> Semantic:
         """The same attack for other records, such as test records of the same writers."""
@@ -242,6 +248,11 @@ class Semantic:
         if self.writers.shape != labels.shape:
             raise BadAttack(f"{len(self.writers)} writer ids for {len(labels)} records: use Semantic.of for other ones")
         return np.isin(self.writers, list(self.chosen))
+
+
+def _require_two(source: int, target: int) -> None:
+    if source == target:
+        raise BadAttack(f"source and target are both class {source}: choose two classes")
 
 
 def _stamped(records: Records, trigger: Trigger, places: Indices, label: int | None) -> Records:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redteam.attacks.parts import Features
+from redteam.attacks.parts import Features, Given
 from redteam.errors import BadAttack
 
 LOANS = (
@@ -37,8 +37,12 @@ class Fields:
     """
 
     positions: tuple[int, ...]
-    width: int
+    width: Given
     value: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not all(0 <= place < self.width for place in self.positions):
+            raise BadAttack(f"positions are of features, from 0 to {self.width - 1}: choose those in the table")
 
     def stamp(self, features: Features) -> Features:
         """See `Trigger.stamp`."""

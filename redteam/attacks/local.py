@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from redteam.attacks.data import CleanLabel
-from redteam.attacks.parts import NO_NOISE_MICRO, Context, Floats
+from redteam.attacks.parts import NO_NOISE_MICRO, Amount, Context, Count, Floats, Rate, Share
 from redteam.errors import BadAttack
 from silo.trainer import trainer_for
 
@@ -46,9 +46,9 @@ class LocalSgd:
     Five epochs, batches of ten and rate 0.1 are that paper's usual values.
     """
 
-    epochs: int = 5
-    learning_rate: float = 0.1
-    batch: int = 10
+    epochs: Count = 5
+    learning_rate: Rate = 0.1
+    batch: Count = 10
 
     def train(self, context: Context) -> Floats:
         """See `Local.train`."""
@@ -62,7 +62,7 @@ class ConstrainAndScale(LocalSgd):
     L_distance is the L2 distance to the received model, as in DBA's code; α 0.9 and 0.6 are FLSec's.
     """
 
-    alpha: float = 0.9
+    alpha: Share = 0.9
 
     def train(self, context: Context) -> Floats:
         """See `Local.train`."""
@@ -77,7 +77,7 @@ class Neurotoxin(LocalSgd):
     the share of coordinates avoided (5 %); they are exactly zero in the update.
     """
 
-    top: float = 0.05
+    top: Share = 0.05
 
     def train(self, context: Context) -> Floats:
         """See `Local.train`."""
@@ -100,8 +100,8 @@ class AdversarialLabels(LocalSgd):
     once, against a model of its own, by at most 8 to 32 of 255; on digits 0.3 is the usual bound.
     """
 
-    epsilon: float = 0.3
-    steps: int = 10
+    epsilon: Amount = 0.3
+    steps: Count = 10
     low: float = 0.0
 
     def train(self, context: Context) -> Floats:

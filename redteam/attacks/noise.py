@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from redteam.attacks.parts import Context, Floats, unit
+from redteam.attacks.parts import Amount, Context, Count, Floats, Natural, unit
 from redteam.errors import BadAttack
 from silo.data import Records
 
@@ -34,12 +34,12 @@ class NoiseReplacement:
         reach: how much of the malice the attacker expects to arrive in the average.
     """
 
-    steps: int = 10
+    steps: Count = 10
     drawn: bool = False
     honest_output: bool = False
     orthogonal: bool = False
-    memory: int | None = None
-    reach: float = 1.0
+    memory: Natural | None = None
+    reach: Amount = 1.0
 
     def send(self, update: Floats, context: Context) -> Floats:
         """See `Update.send`."""
@@ -73,8 +73,8 @@ class NoiseReplacement:
 class Drip:
     """Honest update plus malice of `strength` times the norm of the noise (0.1 or 0.3)."""
 
-    strength: float = 0.1
-    steps: int = 10
+    strength: Amount = 0.1
+    steps: Count = 10
 
     def send(self, update: Floats, context: Context) -> Floats:
         """See `Update.send`."""

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,26 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a scenario may set a number of a part to, inclusive; `high` None is the last class of its data."""
+
+    low: float
+    high: float | None
+
+
+ANY = Range(-1_000_000, 1_000_000)
+"""Of a number whose annotation names no range."""
+Share: TypeAlias = Annotated[float, Range(0, 1)]
+Amount: TypeAlias = Annotated[float, Range(0, 1_000_000)]
+Rate: TypeAlias = Annotated[float, Range(1e-6, 1_000_000)]
+Count: TypeAlias = Annotated[int, Range(1, 1_000_000)]
+Natural: TypeAlias = Annotated[int, Range(0, 1_000_000)]
+Label: TypeAlias = Annotated[int, Range(0, None)]
+Given: TypeAlias = Annotated[int, None]
+"""What follows from the data, so that no scenario sets it."""
 
 NO_NOISE_MICRO = 1
 """The least noise multiplier that a plan can name: a millionth of the clip norm."""

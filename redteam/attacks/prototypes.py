@@ -15,7 +15,19 @@ from typing import Literal
 
 import numpy as np
 
-from redteam.attacks.parts import ClassSums, Context, Features, Floats, Labels, Trigger
+from redteam.attacks.parts import (
+    Amount,
+    ClassSums,
+    Context,
+    Count,
+    Features,
+    Floats,
+    Label,
+    Labels,
+    Rate,
+    Share,
+    Trigger,
+)
 
 Flip = Literal["obf", "gpf", "pfs"]
 
@@ -51,10 +63,10 @@ class TriggerSearch:
     norm of mask * pattern. Pixels stay within [low, high]. Weights and steps are ours.
     """
 
-    steps: int = 60
-    learning_rate: float = 0.1
-    pull: float = 1.0
-    stealth: float = 0.01
+    steps: Count = 60
+    learning_rate: Rate = 0.1
+    pull: Amount = 1.0
+    stealth: Amount = 0.01
     low: float = 0.0
     high: float = 1.0
 
@@ -73,8 +85,8 @@ class Bapfl:
     """
 
     kind: Flip = "pfs"
-    share: float = 1.0
-    labels: tuple[int, ...] | None = None
+    share: Share = 1.0
+    labels: tuple[Label, ...] | None = None
     trigger: Trigger | None = None
     search: TriggerSearch = field(default_factory=TriggerSearch)
     clamped: bool = False

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from redteam.attacks.parts import Features
+from redteam.attacks.parts import Features, Natural, Share
 from redteam.errors import BadAttack
 
 HIGH = 1.0
@@ -33,6 +33,11 @@ class Pixels:
         """See `Trigger.stamp`."""
         stamped = images(features).copy()
         rows, columns = np.array(self.cells).T
+        side = stamped.shape[-1]
+        if not -side <= min(rows.min(), columns.min()) <= max(rows.max(), columns.max()) < side:
+            raise BadAttack(
+                f"a cell of this trigger is outside of images of {side} x {side}: choose rows and columns in them"
+            )
         stamped[:, :, rows, columns] = self.value
         return stamped.reshape(features.shape)
 
@@ -44,10 +49,14 @@ class Blend:
     α 0.2 is the paper's for training. The pattern is drawn from [low, high], fixed by the seed.
     """
 
-    alpha: float = 0.2
+    alpha: Share = 0.2
     low: float = 0.0
     high: float = HIGH
-    seed: int = 0
+    seed: Natural = 0
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise BadAttack(f"low is {self.low:g} and high is {self.high:g}: choose a low that is not above high")
 
     def stamp(self, features: Features) -> Features:
         """See `Trigger.stamp`."""

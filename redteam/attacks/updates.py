@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from scipy import stats
 
-from redteam.attacks.parts import Context, Floats, norm, unit
+from redteam.attacks.parts import Amount, Context, Floats, Range, norm, unit
 from redteam.errors import BadAttack
 
 
@@ -51,7 +51,7 @@ class GaussianUpdate:
     With `relative`, `std` is in units that give the honest update's norm: quiet, and then mostly harmless.
     """
 
-    std: float = 200.0
+    std: Amount = 200.0
     relative: bool = False
 
     def send(self, update: Floats, context: Context) -> Floats:
@@ -67,7 +67,7 @@ class InnerProduct:
     The paper's ε: 0.1 stays close to the others, 0.5, and 100 overturns a plain average.
     """
 
-    epsilon: float = 0.5
+    epsilon: Amount = 0.5
 
     def send(self, update: Floats, context: Context) -> Floats:
         """See `Update.send`."""
@@ -112,7 +112,7 @@ class MinMax:
     """
 
     perturbation: Literal["std", "unit", "sign"] = "std"
-    tolerance: float = 1e-5
+    tolerance: Annotated[float, Range(1e-12, 1)] = 1e-5
 
     def send(self, update: Floats, context: Context) -> Floats:
         """See `Update.send`."""

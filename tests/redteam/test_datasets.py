@@ -121,7 +121,7 @@ def test_triggers_are_drawn_at_the_size_of_cifars_images_in_every_channel(tmp_pa
 )
 def test_a_cifar_batch_of_another_kind_is_refused(changes: dict[str, object], directory: Path) -> None:
     write_batch(directory / "cifar-10-batches-py" / "data_batch_3", 0, **changes)
-    with pytest.raises(BadDataFile, match=r"data_batch_3: not a batch.*SOURCE\.txt"):
+    with pytest.raises(BadDataFile, match=r"data_batch_3: not a batch.*put there"):
         datasets.load("cifar10", directory)
 
 
@@ -129,7 +129,7 @@ def test_a_cifar_batch_that_would_call_something_is_refused_and_calls_nothing(di
     mark = directory / "called"
     path = directory / "cifar-10-batches-py" / "test_batch"
     path.write_bytes(f"cposix\nsystem\n(S'touch {mark}'\ntR.".encode())
-    with pytest.raises(BadDataFile, match=r"test_batch: a pickle .*posix\.system.*SOURCE\.txt"):
+    with pytest.raises(BadDataFile, match=r"test_batch: a pickle .*posix\.system.*put there"):
         datasets.load("cifar10", directory)
     assert not mark.exists()
 
@@ -165,8 +165,16 @@ def test_an_absent_set_gets_one_line_that_says_how_to_get_it(name: str, tmp_path
         datasets.load(name, tmp_path)
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("--data", "SOURCE.txt", "put there", str(tmp_path)):
+    for part in ("--data", "put there", str(tmp_path)):
         assert part in message
+    assert not any(part in message for part in ("://", "www.", ".com", ".edu"))
+
+
+def test_an_absent_mnist_is_named_file_by_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingData, match=r"MNIST database of handwritten digits.*LeCun, Cortes and Burges") as caught:
+        datasets.load("mnist", tmp_path)
+    files = [f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+    assert all(file in str(caught.value) for file in files)
 
 
 def test_the_small_digits_need_no_directory_and_share_no_image_between_training_and_test(tmp_path: Path) -> None:
@@ -225,7 +233,7 @@ def test_a_damaged_file_is_refused(damage: object, directory: Path) -> None:
     assert callable(damage)
     path = directory / "mnist" / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(BadDataFile, match=r"train-images.*SOURCE\.txt"):
+    with pytest.raises(BadDataFile, match=r"train-images.*put there"):
         datasets.load("mnist", directory)
 
 

@@ -20,13 +20,13 @@ from crypto.secure_sum import SiloSum
 from defenses import registry
 from defenses.errors import NeedsArgument
 from redteam import run as module
-from redteam.errors import BadScenario
+from redteam.errors import BadScenario, RedTeamError
 from redteam.measured import Row
 from redteam.plain import PlainSum
 from redteam.run import run
 from redteam.scenario import parse
 from redteam.shared import Reader
-from redteam.simulator import Simulation
+from redteam.simulator import Endless, Simulation
 from redteam.world import build
 from silo.entropy import OsEntropy
 from silo.trainer import trainer_for
@@ -218,3 +218,31 @@ def test_a_federation_that_convicts_itself_below_its_quorum_keeps_what_it_reache
     assert result.metrics["finished"] == pytest.approx(1 / 3)
     assert result.metrics["honest_convicted"] == pytest.approx(3 / 5)
     assert [one.convicted for one in result.silos] == [1, 1, 1, None, None]
+
+
+def test_a_federation_that_closes_no_round_is_an_error_that_says_what_to_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unmeetable(scenario: Any, directory: Path) -> Any:
+        world = build(scenario, directory)
+        return replace(world, policy=replace(world.policy, privacy_minimum=6))
+
+    monkeypatch.setattr(module, "build", unmeetable)
+    monkeypatch.setattr(module, "_TURNS_A_ROUND", 1)
+    with pytest.raises(Endless, match=r"does not end: .* more silos, or a lower privacy minimum") as caught:
+        run(parse(with_defense("plain")), NOWHERE)
+    assert isinstance(caught.value, RedTeamError)
+
+
+def test_a_defect_after_the_first_round_is_never_taken_for_an_early_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure, seen = module._Runner._measure, []
+
+    def failing(self: Any, history: History) -> tuple[float, ...]:
+        seen.append(history)
+        if len(seen) > 1:
+            raise RuntimeError("a defect")
+        return measure(self, history)
+
+    monkeypatch.setattr(module._Runner, "_measure", failing)
+    with pytest.raises(RuntimeError, match="a defect"):
+        run(parse(with_defense("plain")), NOWHERE)

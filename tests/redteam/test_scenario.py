@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def test_an_empty_file_is_the_default_scenario() -> None:
         ({"training": {"pull": 0.1}}, r"training\.pull is towards prototypes: set training\.prototypes_every"),
         ({"training": {"pull": 0.1, "prototypes_every": 1}, "model": {"kind": "linear"}}, "pull needs a hidden layer"),
         ({"training": {"pull": -0.1, "prototypes_every": 1}}, "it is a number from 0 to"),
+        ({"federation": {"silos": 4, "privacy_minimum": 5}}, r"privacy_minimum = 5 .* at most federation\.silos \(4\)"),
+        ({"training": {"rounds": date(2020, 1, 1)}}, r"training\.rounds = datetime.date\(2020, 1, 1\) cannot be"),
+        (
+            {"attack": {"local": {"epochs": [date(2020, 1, 1)]}}},
+            r"attack\.local = .* a table of parameters, without dates",
+        ),
         ({"seed": -1}, "seed = -1 cannot be: it is a whole number from 0"),
     ],
 )
@@ -73,6 +80,7 @@ def test_changes_reach_into_tables_and_leave_the_base_alone() -> None:
     assert parse(new).attack.data == {"share": 0.9}
     assert parse(new).federation.silos == 5
     assert base == {"attack": {"name": "badnets"}}
+    assert changed({"seed": date(2020, 1, 1)}, {"attack.share": 0.4})["seed"] == date(2020, 1, 1), "to be refused later"
     with pytest.raises(BadScenario, match=r"attack\.name\.x names a key within name"):
         changed(base, {"attack.name.x": 1})
 

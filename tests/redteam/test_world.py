@@ -62,6 +62,10 @@ def test_success_is_measured_though_nobody_attacks() -> None:
 def test_a_federation_that_would_be_too_small_without_them_is_refused() -> None:
     with pytest.raises(BadScenario, match="leaves 2 silos, and a federation needs 3"):
         world(absent=True, share=0.7, by="silos")
+    needs_five = {**TINY["federation"], "privacy_minimum": 5}
+    attack = {"name": "badnets", "share": 0.3, "absent": True}
+    with pytest.raises(BadScenario, match="leaves 4 silos, and a federation needs 5"):
+        build(parse(TINY | {"federation": needs_five, "attack": attack}), NOWHERE)
 
 
 def test_the_task_has_the_scenarios_activation_and_schedule() -> None:
