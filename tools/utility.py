@@ -41,7 +41,11 @@ SILOS, SEEDS, TOTAL_WEIGHT = 10, (1, 2, 3), 1024
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: data, rounds and rate of ten steps a round at sample rate 0.1 and clip norm 0.5."""
+    """One row: data, rounds and rate of ten steps a round at sample rate 0.1 and clip norm 0.5.
+
+    `momentum`: the server adds that part of its last move to the average (Hsu, Qi and Brown 2019), which production
+    does not (docs/features.md).
+    """
 
     data: Callable[[Path], Dataset]
     epsilon: float
@@ -50,6 +54,7 @@ class Setting:
     goal: float | None
     papers: str = ""
     schedule: str = "cosine"
+    momentum: float = 0.0
 
 
 def _features(directory: Path, outputs: int = OUTPUTS) -> Dataset:
@@ -62,6 +67,7 @@ ROWS = {
     "features, epsilon 3": Setting(_features, 3.0, 80, 40.0, 0.980, "98.0 (first study)"),
     "features, epsilon 8": Setting(_features, 8.0, 80, 80.0, None),
     "features, epsilon 3, constant rate": Setting(_features, 3.0, 80, 20.0, None, schedule="constant"),
+    "features, epsilon 3, server momentum 0.5": Setting(_features, 3.0, 80, 40.0, None, momentum=0.5),
 }
 
 
@@ -89,7 +95,7 @@ def accuracy(setting: Setting, data: Dataset, seed: int, limit: int | None = Non
     entropy = OsEntropy()
     trainers = [trainer_for(task, _records(data, part), entropy) for part in parts]
     weights = [TOTAL_WEIGHT // SILOS + (place < TOTAL_WEIGHT % SILOS) for place in range(SILOS)]
-    model = np.zeros(task.layout.size, dtype=np.float32)
+    model, move = np.zeros(task.layout.size, dtype=np.float32), np.zeros(task.layout.size)
     for number in range(1, task.rounds + 1):
         training = training_in_round(task, number)
         # Noise keeps its size in steps, within a factor of two.
@@ -98,7 +104,8 @@ def accuracy(setting: Setting, data: Dataset, seed: int, limit: int | None = Non
         for trainer, part, weight in zip(trainers, parts, weights, strict=True):
             update = trainer.train(model, training, len(part))
             total += weight * quantise(update, step, entropy.take(randomness_needed(update.size)))
-        model = apply_aggregate(model, total, step, TOTAL_WEIGHT)
+        move = setting.momentum * move + (apply_aggregate(model, total, step, TOTAL_WEIGHT).astype(np.float64) - model)
+        model = (model + move).astype(np.float32)
     return _correct(task.model, data, model), task
 
 
