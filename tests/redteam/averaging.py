@@ -127,8 +127,8 @@ def averaged(
     for number, (name, own) in enumerate(everyone.items()):
         make: Callable[..., Trainer] = attacking.get(name, trainer_for)
         trainers[name] = make(task, own, SeededEntropy(number))
-    declared = {name: attacking[name].declared if name in attacking else 1.0 for name in everyone}
-    counts = {name: round(declared[name] * len(own.labels)) for name, own in everyone.items()}
+    declared = {name: attacking[name].declare(own) if name in attacking else own for name, own in everyone.items()}
+    counts = {name: len(own.labels) for name, own in declared.items()}
     for _ in range(rounds):
         total = sum(counts[name] * one.train(model, task.training, counts[name]) for name, one in trainers.items())
         model = (model + total / sum(counts.values())).astype(np.float32)

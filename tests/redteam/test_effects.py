@@ -18,15 +18,12 @@ import pytest
 from protos.task import Training
 from redteam.attacks import data, local, triggers, updates
 from redteam.attacks.attack import Attack
-from redteam.attacks.catalogue import ATTACKS, Setting, attackers
+from redteam.attacks.catalogue import ATTACKS
 from redteam.attacks.learner import Learner
 from redteam.attacks.parts import Context
-from redteam.attacks.prototypes import Bapfl, TriggerSearch, flip
 from redteam.errors import BadAttack
-from redteam.fedproto import Federation, Plan
 from silo.trainer import initial_model
 from tests.redteam.averaging import (
-    CLASSES,
     NOISY,
     QUIET,
     SIDE,
@@ -38,7 +35,6 @@ from tests.redteam.averaging import (
     share_right,
     success,
     task_for,
-    three_way,
     warm,
     world,
 )  # fmt: skip
@@ -70,6 +66,15 @@ class Case:
         model = average(crew, self.rounds, self.training, initial_model(SPEC, 0) if self.cold else None)
         return accuracy(model), succeeded(crew, model)
 
+    def honest(self) -> float:
+        """Accuracy after as many rounds from the same start without an attacker."""
+        return honest_accuracy(self.rounds, self.training, self.cold)
+
+
+@cache
+def honest_accuracy(rounds: int, training: Training, cold: bool) -> float:
+    return accuracy(average({}, rounds, training, initial_model(SPEC, 0) if cold else None))
+
 
 CASES = (
     Case("badnets", least=0.8),
@@ -86,8 +91,8 @@ CASES = (
     Case("loan-trigger", 2, 12, NOISY, private=True, least=0.6),
     Case("dba-loan", 3, least=0.8),
     Case("dba-loan", 3, 12, NOISY, private=True, least=0.6),
-    Case("semantic", 4, 12, least=0.2),
-    Case("semantic", 4, 20, NOISY, private=True, least=0.05),
+    Case("semantic", 4, 12, least=0.8),
+    Case("semantic", 4, 20, NOISY, private=True, least=0.6),
     Case("flip-mirror", 3, most=0.6),
     Case("flip-mirror", 4, 12, NOISY, private=True, most=0.6),
     Case("flip-pair", 3, least=0.5),
@@ -110,7 +115,7 @@ CASES = (
     Case("noise-replacement-honest-output", 2, 8, NOISY, least=0.9),
     Case("noise-replacement-orthogonal", 3, 24, NOISY, least=0.5),
     Case("drip-0.3", 2, 20, NOISY, least=0.5),
-    Case("drip-0.1", 3, 40, NOISY, least=0.1),
+    Case("drip-0.1", 3, 40, NOISY, least=0.15),
     Case("bapfl-dba", 3, least=0.8),
     Case("consensus-prototypes", least=0.8),
     Case("false-count", 2, 8, NOISY, least=0.4),
@@ -139,6 +144,14 @@ CASES = (
 )
 
 
+HELD_BACK = {
+    "lie": Case("lie", 3, 6, NOISY, cold=True, omniscient=True),
+    "min-max": Case("min-max", 3, 6, NOISY, cold=True, omniscient=True),
+    "ipm-0.1": Case("ipm-0.1", 3, 4, cold=True, omniscient=True),
+}
+"""Attacks that slow training under plain averaging, which is all that they do here."""
+
+
 def succeeded(crew: Mapping[str, Attack], model: Model) -> float | None:
     """The crew's success; a semantic attack is tested on what its writers wrote in a silo that never lied."""
     first = next(iter(crew.values()))
@@ -153,7 +166,7 @@ def succeeded(crew: Mapping[str, Attack], model: Model) -> float | None:
 def test_the_attack_works_against_plain_averaging(case: Case) -> None:
     right, succeeded_share = case.measure()
     if case.most is not None:
-        assert right <= case.most < accuracy(warm())
+        assert right <= case.most < case.honest() - 0.1
         return
     assert case.least is not None
     assert succeeded_share is not None
@@ -165,7 +178,7 @@ def test_the_attack_works_against_plain_averaging(case: Case) -> None:
 
 
 def test_every_attack_of_the_catalogue_is_tried() -> None:
-    elsewhere = {"clean-label", "lie", "min-max", "ipm-0.1", *(name for name in ATTACKS if name.startswith("bapfl"))}
+    elsewhere = {"clean-label", *HELD_BACK, *(name for name in ATTACKS if name.startswith("bapfl"))}
     assert {case.name for case in CASES} | elsewhere == set(ATTACKS)
 
 
@@ -180,13 +193,19 @@ def test_a_repeated_flip_works_where_a_plain_one_is_lost_in_the_noise() -> None:
     assert share(0.6) > 0.5
 
 
-def test_plain_clean_label_works_with_a_large_trigger_and_a_majority_only() -> None:
-    def shares(trigger: triggers.Pixels) -> float:
-        crew = {f"s{i}": Attack(data.CleanLabel(trigger), local.LocalSgd(), seed=i) for i in range(4)}
-        return success(crew["s0"], average(crew, 8))
+def clean_labels(trigger: triggers.Pixels) -> tuple[float, float]:
+    """Accuracy and success of four of six silos with plain clean labels after eight rounds."""
+    crew = {f"s{i}": Attack(data.CleanLabel(trigger), local.LocalSgd(), seed=i) for i in range(4)}
+    model = average(crew, 8)
+    return accuracy(model), success(crew["s0"], model)
 
-    assert shares(triggers.corner(2)) < 0.05
-    assert shares(triggers.joined(triggers.blocks(SIDE))) > 0.15
+
+SMALL, LARGE = triggers.corner(2), triggers.joined(triggers.blocks(SIDE))
+
+
+def test_plain_clean_label_works_with_a_large_trigger_and_a_majority_only() -> None:
+    assert clean_labels(SMALL)[1] < 0.05
+    assert clean_labels(LARGE)[1] > 0.15
 
 
 def known(training: Training) -> Context:
@@ -228,26 +247,17 @@ def test_krum_selects_the_little_lie_as_its_paper_says() -> None:
 
 @pytest.mark.parametrize("name", ["lie", "min-max"])
 def test_hidden_lies_hold_the_model_back(name: str) -> None:
-    crew = attacking(name, 3, omniscient=True)
-    cold = initial_model(SPEC, 0)
-    assert accuracy(average(crew, 6, NOISY, cold)) < accuracy(average({}, 6, NOISY, cold))
+    """Measured 0.76 and 0.77, without them 0.83."""
+    case = HELD_BACK[name]
+    assert case.measure()[0] < case.honest() - 0.03
 
 
 def test_a_small_ipm_points_against_the_honest_mean_and_slows_it() -> None:
     context = known(QUIET)
     mean = context.known.mean(axis=0)
     assert updates.InnerProduct(0.1).send(mean, context) @ mean < 0
-    crew, cold = attacking("ipm-0.1", 3, omniscient=True), initial_model(SPEC, 0)
-    assert accuracy(average(crew, 4, QUIET, cold)) < accuracy(average({}, 4, QUIET, cold)) - 0.02
-
-
-def test_a_false_count_reaches_more_than_its_weight() -> None:
-    """A quarter of the declared count is a quarter of the weight, but four times the step per record."""
-    honest_count = {silo: replace(one, declared=1.0) for silo, one in attacking("false-count", 2, private=True).items()}
-    lied = average(attacking("false-count", 2, private=True), 8, NOISY)
-    told = average(honest_count, 8, NOISY)
-    small = next(iter(honest_count.values()))
-    assert success(small, lied) > 0.5 * success(small, told)
+    case = HELD_BACK["ipm-0.1"]
+    assert case.measure()[0] < case.honest() - 0.1
 
 
 def test_an_attacker_that_stops_is_honest_afterwards() -> None:
@@ -255,61 +265,6 @@ def test_an_attacker_that_stops_is_honest_afterwards() -> None:
     trainer = attack(task_for(), world().silos[silo], SeededEntropy(0))
     sizes = [np.linalg.norm(trainer.train(warm(), QUIET, 233)) for _ in range(6)]
     assert min(sizes[:5]) > 2 * sizes[5]
-
-
-PERSONAL = Plan(sizes=SPEC.sizes, silos=10, rounds=8, batch=10, clip=64.0)
-"""Personal models as small as the shared ones; no embedding is as long as the clip norm."""
-
-
-def federation(name: str, bad: int, control: bool = False) -> tuple[Federation, Attack]:
-    """Ten silos of three classes, the first `bad` with the attack, eight rounds."""
-    silos = three_way(10)
-    crew = attackers(name, Setting({silo: silos[silo] for silo in list(silos)[:bad]}, 10, CLASSES, SIDE))
-    for silo, attack in crew.items():
-        assert isinstance(attack.prototypes, Bapfl)
-        part = replace(attack.prototypes, search=TriggerSearch(steps=8, stealth=0.3), control=control)
-        crew[silo] = replace(attack, prototypes=part)
-    return Federation(PERSONAL, silos, crew, entropy=SeededEntropy(0)).run(), next(iter(crew.values()))
-
-
-@cache
-def honest_personal_accuracy() -> float:
-    return Federation(PERSONAL, three_way(10), {}, entropy=SeededEntropy(0)).run().accuracy()
-
-
-@pytest.mark.parametrize("name", ["bapfl-pfs", "bapfl-obf", "bapfl-gpf", "bapfl-pfs-clamped"])
-def test_bapfl_turns_benign_personal_models_and_keeps_their_accuracy(name: str) -> None:
-    attacked, attack = federation(name, 3)
-    assert attacked.success(attack.ring.triggers) > 0.6
-    assert attacked.accuracy() > honest_personal_accuracy() - 0.02
-
-
-def test_flipped_prototypes_drive_the_global_one_away_from_triggered_samples() -> None:
-    c, t = np.array([[2.0, 1.0, 0.0]]), np.array([[1.5, 1.5, 0.5]])
-    for kind in ("obf", "gpf", "pfs"):
-        moved = 0.7 * c + 0.3 * flip(kind, t, c)
-        assert np.linalg.norm(moved - t) > np.linalg.norm(c - t)
-
-
-def test_clamped_prototypes_look_like_those_of_a_relu() -> None:
-    silo, attack = next(iter(attacking("bapfl-pfs-clamped", 2).items()))
-    rows, _ = attack(task_for(), world().silos[silo], SeededEntropy(0)).embed(warm())
-    assert (rows >= 0).all()
-    silo, attack = next(iter(attacking("bapfl-gpf", 2).items()))
-    rows, _ = attack(task_for(), world().silos[silo], SeededEntropy(0)).embed(warm())
-    assert (rows < 0).any()
-
-
-def test_neurotoxin_leaves_the_coordinates_that_benign_silos_move_most() -> None:
-    silo, attack = next(iter(attacking("neurotoxin", 1).items()))
-    trainer = attack(task_for(), world().silos[silo], SeededEntropy(0))
-    update = trainer.train(warm(), QUIET, 233)
-    assert trainer._context is not None
-    assert isinstance(attack.local, local.Neurotoxin)
-    top = local.heaviest(attack.local.benign(trainer._context), 0.05)
-    assert top.sum() == round(0.05 * update.size)
-    assert not update[top].any()
-    assert np.count_nonzero(update[~top]) > 0.5 * update.size
 
 
 def test_perturbed_images_stay_within_the_bound_and_the_model_gets_them_wrong() -> None:
@@ -359,17 +314,34 @@ def test_constraining_keeps_the_model_closer_than_plain_sgd() -> None:
     assert lengths[1] < 0.8 * lengths[0]
 
 
-if __name__ == "__main__":
-    for case in CASES:
+def lasting(name: str, attacked: int, honest: int = 10) -> float:
+    """Success of two of six silos that attack for some rounds, after honest rounds of all that follow."""
+    crew = attacking(name, 2)
+    return success(crew["s0"], average({}, honest, QUIET, average(crew, attacked)))
+
+
+def show(name: str, silos: str, rounds: int, kind: str, right: float, share: float | None) -> None:
+    shown = "" if share is None else f"{share:.2f}"
+    print(f"| {name} | {silos} | {rounds} | {kind} | {right:.2f} | {shown} |", flush=True)
+
+
+def main() -> None:
+    """Print the table of docs/attacks.md but for the rows of real loans."""
+    from tests.redteam.test_attack_flips import FLIPS, controlled, federation, untouched
+
+    for case in (*CASES, *HELD_BACK.values()):
         right, share = case.measure()
-        kind = "DP" if case.training is NOISY else "-"
-        shown = "" if share is None else f"{share:.2f}"
-        print(f"| {case.name} | {case.bad} of 6 | {case.rounds} | {kind} | {right:.2f} | {shown} |", flush=True)
-    print(f"personal models, no attack: accuracy {honest_personal_accuracy():.2f}")
-    for name, control in (
-        ("bapfl-pfs", True),
-        *((name, False) for name in ATTACKS if name.startswith("bapfl-") and name != "bapfl-dba"),
-    ):
-        attacked, attack = federation(name, 3, control)
-        found = attacked.success(attack.ring.triggers)
-        print(f"| {'trigger alone' if control else name} | 3 of 10 | 8 | - | {attacked.accuracy():.2f} | {found:.2f} |")
+        show(case.name, f"{case.bad} of 6", case.rounds, "DP" if case.training is NOISY else "-", right, share)
+        if share is None:
+            print(f"  without: {case.honest():.2f}")
+    for name, trigger in (("4 pixels", SMALL), ("16 pixels", LARGE)):
+        show(f"clean-label, {name}", "4 of 6", 8, "-", *clean_labels(trigger))
+    for name, rounds in (("stops-early", 5), ("badnets", 6), ("neurotoxin", 6)):
+        print(f"  {name}, 10 honest rounds later: {lasting(name, rounds):.2f}", flush=True)
+    print(f"personal models, no attack: accuracy {untouched().accuracy():.2f}")
+    for name, (run, attack) in {"control": controlled(), **{name: federation(name, 3) for name in FLIPS}}.items():
+        show(name, "3 of 10", 8, "-", run.accuracy(), run.success(attack.ring.triggers))
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ from redteam.prototype_defences import PrototypeGuard, Sent, fedpd, guard, mean
 from silo import models, training
 from silo.guidance import Pull
 from tests.redteam.privacy.digits import digits
+from tests.redteam.test_attack_flips import drift
 from tests.silo.entropy import SeededEntropy
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Full backward hook")]
@@ -99,13 +100,18 @@ def test_the_pull_brings_embeddings_of_different_silos_together() -> None:
     assert spread(3.0) < 0.8 * spread(0.0)
 
 
-def test_bapfl_turns_more_answers_than_no_trigger_and_keeps_accuracy() -> None:
-    attacked = federation("bapfl-pfs", 3).run()
+def test_bapfl_turns_more_answers_than_no_trigger_and_moves_the_global_prototypes() -> None:
+    """Success is the learned trigger's, 0.61, and 0.68 with honest prototypes; what flips move are prototypes.
+
+    These lie 5 times as far from the benign silos' own as under that control, and 3 times where nothing is flipped.
+    """
+    attacked, control = (federation("bapfl-pfs", 3, control=also).run() for also in (False, True))
     ring = next(iter(attacked.attacking.values())).ring
     assert attacked.success(ring.triggers) > 0.4
     assert attacked.accuracy() > 0.85
     clean = {label: replace(found, mask=np.zeros_like(found.mask)) for label, found in ring.triggers.items()}  # type: ignore[type-var, call-arg]
     assert attacked.success(clean) < 0.1
+    assert drift(attacked) > 4 * drift(control)
 
 
 def test_the_control_sends_honest_prototypes_and_learns_triggers() -> None:

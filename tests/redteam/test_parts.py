@@ -64,7 +64,11 @@ def test_dba_strips_are_where_the_paper_has_them() -> None:
 
 def test_flab_triggers_have_the_papers_sizes() -> None:
     assert lit(triggers.two_pixels()) == {(0, 0), (0, 1)}
-    assert [len(lit(block)) for block in triggers.blocks()] == [8, 8, 8, 8]
+    first, second, third, fourth = triggers.blocks()
+    assert lit(first) == {(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)}
+    assert lit(second) == {(0, 6), (0, 7), (0, 8), (0, 9), (1, 6), (1, 7), (1, 8), (1, 9)}
+    assert lit(third) == {(4, 0), (4, 1), (4, 2), (4, 3), (5, 0), (5, 1), (5, 2), (5, 3)}
+    assert lit(fourth) == {(4, 6), (4, 7), (4, 8), (4, 9), (5, 6), (5, 7), (5, 8), (5, 9)}
     assert lit(triggers.corner(5)) == {(row, column) for row in range(23, 28) for column in range(23, 28)}
 
 
