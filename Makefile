@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 
-.PHONY: setup demo test test-unit nightly check wire bench-crypto bench-round bench-defenses bench-search bench-redteam clean
+.PHONY: setup demo test test-unit ray test-ray nightly check wire bench-crypto bench-round bench-defenses bench-search bench-redteam clean
 
 DATA ?= ../shared/data
 # Long cells first, so that no core waits at the end.
@@ -27,9 +27,15 @@ test: setup
 test-unit: setup
 	$(PY) -m pytest -m "not torch and not processes and not data and not integration"
 
-# Minutes to an hour: ten thousand federations against plain integers, a local Ray, and ten minutes of fuzzing.
-nightly: setup
+ray: setup
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+
+# Sweeps on a local Ray, whose packages take 250 MB.
+test-ray: ray
+	$(PY) -m pytest -m nightly tests/nightly/test_ray.py
+
+# Minutes to an hour: ten thousand federations against plain integers, and ten minutes of fuzzing.
+nightly: ray
 	$(PY) -m pytest -m nightly
 	$(PY) -m tests.nightly.fuzz all --seconds 600
 
