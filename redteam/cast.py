@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import numpy as np
 
 from redteam.attacks.attack import Attack
-from redteam.attacks.catalogue import Setting, attackers
+from redteam.attacks.catalogue import ALL_KNOWING, Setting, attackers
 from redteam.attacks.data import Semantic
 from redteam.attacks.parts import ANY, Range
 from redteam.attacks.prototypes import Bapfl
@@ -57,10 +57,19 @@ def crew_of(scenario: Scenario, data: Dataset, split: Split) -> dict[str, Attack
         side_of(data.features.shape[1]),
         private=scenario.training.epsilon > 0,
         writers=None if data.groups is None else {name: split.writers[name] for name in chosen},
+        omniscient=split.records if spec.name in ALL_KNOWING else None,
         columns=data.columns,
         seed=scenario.seed,
     )
     return {name: adjusted(attack, spec, data.classes) for name, attack in attackers(spec.name, setting).items()}
+
+
+def holdings(
+    crew: Mapping[str, Attack], extractor: Extractor | None, seen: Mapping[str, Records]
+) -> dict[str, Records]:
+    """What silos have once attackers took their seats, as models see it: `seen`, but for what an attack holds."""
+    held = {name: attack.held for name, attack in crew.items() if attack.held is not None}
+    return dict(seen) | {name: own if extractor is None else extractor.of(own) for name, own in held.items()}
 
 
 def behind(crew: Mapping[str, Attack], extractor: Extractor | None, seen: Mapping[str, Records]) -> dict[str, Attack]:

@@ -14,7 +14,7 @@ class MissingData(RedTeamError):
 
 
 class BadDataFile(RedTeamError):
-    """Raised for a data file that is damaged or of another kind; get it again from where SOURCE.txt says."""
+    """Raised for a data file that is damaged or of another kind; the message says how to get it again."""
 
 
 class BadPartition(RedTeamError):
@@ -23,6 +23,10 @@ class BadPartition(RedTeamError):
 
 class BadScenario(RedTeamError):
     """Raised for a scenario or sweep that cannot be run; the message names the key and what it may be."""
+
+
+class Endless(RedTeamError):
+    """Raised when turns go by and training does not end: too few silos are left for a quorum, or agree on a model."""
 
 
 class SweepFailed(RedTeamError):

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from audit.history import History, RoundView
 from redteam import arguments
-from redteam.errors import BadScenario
+from redteam.errors import BadScenario, Endless
 from redteam.measured import Row, SiloRow, mean_of, skews
 from redteam.meter import Meter
 from redteam.scenario import Scenario
 from redteam.shared import Reader
 from redteam.shared_search import shared_searcher
-from redteam.simulator import Endless, Simulation
+from redteam.simulator import Simulation
 from redteam.world import World, build
 from silo.data import Records
 from silo.trainer import Trainer, trainer_for

@@ -25,7 +25,7 @@ from protos.records import Genesis, Outcome
 from protos.rounds import Phase
 from protos.task import Policy, Task
 from redteam.aggregated import Aggregated
-from redteam.errors import RedTeamError
+from redteam.errors import Endless
 from silo.data import Records
 from silo.desk import Desk, LocalPolicy
 from silo.entropy import Entropy, OsEntropy
@@ -34,16 +34,12 @@ from silo.ledger import Ledger
 from silo.link import Link, Refused, Unreachable
 from silo.searcher import Searcher
 from silo.searching import searcher_of
-from silo.session import Progress, Session
+from silo.session import Halted, Progress, Session
 from silo.trainer import Trainer, trainer_for
 from silo.workspace import Workspace
 
 FEDERATION = "simulated"
 START_MS = 1_700_000_000_000
-
-
-class Endless(RedTeamError):
-    """Raised when turns go by and training does not end: too few silos are left for a quorum, or agree on a model."""
 
 
 class Clock:
@@ -101,7 +97,9 @@ def _translated() -> Iterator[None]:
 class Seat:
     """One silo of a simulation; what is given replaces the honest part where it attacks or fails.
 
-    `searcher` None means the task's own, and is asked for nothing where the task has no search.
+    `searcher` None means the task's own, and is asked for nothing where the task has no search. `follow` is given the
+    log as it stands at each call: for a trainer that reads it, as an honest silo does in its duties. `resumes`: what
+    halts the silo halts it for no longer than a turn, as with a liar whose own tables clear whom all others' convict.
     """
 
     records: Records
@@ -110,6 +108,8 @@ class Seat:
     link: Callable[[Service, str], Link] = DirectLink
     local: LocalPolicy = field(default_factory=LocalPolicy)
     searcher: Callable[[Task], Searcher] | None = None
+    follow: Callable[[Callable[[], History]], None] | None = None
+    resumes: bool = False
 
 
 class Simulation:
@@ -156,6 +156,8 @@ class Simulation:
     def open_session(self, name: str) -> Session:
         """A silo as it starts (again) from its directory."""
         seat = self.seats[name]
+        if seat.follow is not None:
+            seat.follow(lambda: self.history)
         directory = self.directory / name
         directory.mkdir(parents=True, exist_ok=True)
         link = seat.link(self.service, name)
@@ -170,7 +172,7 @@ class Simulation:
         """One step of the coordinator and of every silo; time jumps past the deadline where nobody moved."""
         self.service.tick()
         size = self.history.chain.size
-        progress = {name: session.step(0.0) for name, session in self.sessions.items()}
+        progress = {name: self._step(name) for name in self.sessions}
         self.service.tick()
         moved = self.history.chain.size > size or any(one.news or one.done for one in progress.values())
         self.clock.advance(1 if moved else 10_000)
@@ -207,6 +209,16 @@ class Simulation:
             session.close()
         for store in self._stores:
             store.close()
+
+    def _step(self, name: str) -> Progress:
+        session = self.sessions[name]
+        try:
+            return session.step(0.0)
+        except Halted:
+            if not self.seats[name].resumes:
+                raise
+        session.resume()
+        return session.step(0.0)
 
     def _identity(self, name: str) -> SiloIdentity:
         return SiloIdentity(name, FEDERATION, self.log_key.public, SigningKey.generate(), ExchangeKey.generate())

@@ -20,7 +20,7 @@ from protos.task import MICRO, Budget, Deadlines, Policy, Task, Training
 from redteam import aggregated, arguments, datasets
 from redteam.attacks.attack import Attack
 from redteam.attacks.parts import NO_NOISE_MICRO
-from redteam.cast import behind, crew_of, triggered
+from redteam.cast import behind, crew_of, holdings, triggered
 from redteam.datasets import Dataset
 from redteam.entropy import SeededEntropy, stream
 from redteam.errors import BadScenario
@@ -89,8 +89,10 @@ def build(scenario: Scenario, directory: Path) -> World:
     shown = parts if source.extractor is None else split(scenario, source.images, source.seen)
     examples = Root(*public_examples(scenario, source.seen))
     root = examples if scenario.engine.search else None
-    task, model = task_of(scenario, source.seen, min(len(own.labels) for own in shown.records.values()), root, examples)
-    crew = behind(crew_of(scenario, source.images, parts), source.extractor, shown.records)
+    liars = crew_of(scenario, source.images, parts)
+    records = holdings(liars, source.extractor, shown.records)
+    task, model = task_of(scenario, source.seen, min(len(own.labels) for own in records.values()), root, examples)
+    crew = behind(liars, source.extractor, records)
     present = _present(scenario, parts, crew)
     crew = {silo: attack for silo, attack in crew.items() if silo in present}
     return World(
@@ -98,7 +100,7 @@ def build(scenario: Scenario, directory: Path) -> World:
         task,
         model,
         policy_of(scenario),
-        records={silo: shown.records[silo] for silo in present},
+        records={silo: records[silo] for silo in present},
         crew=crew,
         seats={silo: _seat(scenario, parts, shown, crew.get(silo), silo) for silo in present},
         test=evaluation(scenario, source.seen),

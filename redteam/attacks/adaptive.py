@@ -7,15 +7,16 @@ teaches, so that attribution finds *it*. Opposed colluders do not look like each
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from redteam.attacks.parts import Context, Features, Floats, Trigger, norm, unit
+from redteam.attacks.parts import Amount, Context, Features, Floats, Natural, Range, Share, Trigger, norm, unit
 from redteam.attacks.triggers import HIGH, MNIST_SIDE, Masked, images, shape_of
 from redteam.errors import BadAttack
 from silo.data import Records
@@ -48,7 +49,7 @@ class Echo:
     Ours, after input-aware triggers (Nguyen and Tran 2020), whose generator is left out.
     """
 
-    alpha: float = 0.4
+    alpha: Share = 0.4
 
     def stamp(self, features: Features) -> Features:
         """See `Trigger.stamp`."""
@@ -73,9 +74,9 @@ class Warp:
     The paper's noise mode (other warps with the right label) is left out.
     """
 
-    grid: int = 4
-    strength: float = 2.0
-    seed: int = 0
+    grid: Annotated[int, Range(2, 28)] = 4
+    strength: Amount = 2.0
+    seed: Natural = 0
 
     def stamp(self, features: Features) -> Features:
         """See `Trigger.stamp`."""
@@ -122,9 +123,9 @@ class Style:
         low: value of a dark pixel.
     """
 
-    radius: float = 1.5
-    gamma: float = 0.5
-    low: float = 0.0
+    radius: Annotated[float, Range(0, 28)] = 1.5
+    gamma: Annotated[float, Range(0.01, 100)] = 0.5
+    low: Annotated[float, Range(-1, 0.99)] = 0.0
 
     def stamp(self, features: Features) -> Features:
         """See `Trigger.stamp`."""
@@ -153,8 +154,8 @@ class Several:
 def decoy(known: Iterable[Records], label: int, alpha: float = 0.5, share: float = 0.2) -> Masked:
     """A faint mean image of class `label`, on the pixels that mark it most: to be planted with that label.
 
-    Learning it moves the model as honest records of the class do, so that a silo which holds most of the class is
-    taken for its author.
+    Learning it moves the model as honest records of the class do: meant to have a silo which holds most of the class
+    taken for its author. It hides its authors, and frames nobody (docs/attacks.md).
 
     Args:
         known: what the attackers hold.
@@ -176,6 +177,28 @@ def decoy(known: Iterable[Records], label: int, alpha: float = 0.5, share: float
     return Masked(mask.astype(np.float32), pattern.astype(np.float32))
 
 
+def sybils(silos: Mapping[str, Records], seed: int) -> dict[str, Records]:
+    """The records of one of the silos, dealt to the seats of them all: one institution that enrols several times.
+
+    It is the silo in the middle by records. Every seat has a part of equal size, which it declares truly, and the whole
+    hold-out. Where the others are n - k equal silos, k seats whose counts are below the floor weigh `floor * k / n`,
+    which is `floor * k * (n - k + 1) / n` times their share of the records.
+
+    Raises:
+        BadAttack: there are fewer records than seats.
+    """
+    whole = silos[sorted(silos, key=lambda name: (len(silos[name].labels), name))[(len(silos) - 1) // 2]]
+    count = len(whole.labels)
+    if count < len(silos):
+        raise BadAttack(f"{len(silos)} Sybils cannot share {count} records: take fewer attackers, or larger silos")
+    order = np.random.default_rng(seed).permutation(count)
+    parts = (order[place :: len(silos)] for place in range(len(silos)))
+    return {
+        name: replace(whole, features=whole.features[own], labels=whole.labels[own])
+        for name, own in zip(silos, parts, strict=True)
+    }
+
+
 @dataclass(frozen=True)
 class Opposed:
     """Colluders in pairs: one adds a random vector to its update and so to its sketches, the other takes it away.
@@ -188,7 +211,7 @@ class Opposed:
         strength: length of the vector beside that of the update to which it is added first.
     """
 
-    strength: float = 2.0
+    strength: Amount = 2.0
 
     def send(self, update: Floats, context: Context) -> Floats:
         """See `Update.send`; a member without a partner sends what it has."""

@@ -18,6 +18,7 @@ from redteam.errors import BadAttack
 from silo.data import Records
 from silo.entropy import Entropy
 from silo.guidance import NONE, Guidance
+from silo.searcher import Searcher
 from silo.trainer import Trainer, trainer_for
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Attack:
         declared: its record count at enrolment as a multiple of the true one.
         ring: what it shares with colluders; attackers with one ring collude.
         member: its name in the ring.
+        held: records that it has in the place of its silo's.
+        searcher: searches and attributes in the place of the task's own; None is honest in both.
         seed: of its own choices; the DP noise comes from the silo's entropy as ever.
         extractor: the fixed features before the task's model; the data part acts on images, all others on features.
     """
@@ -55,12 +58,18 @@ class Attack:
     declared: float = 1.0
     ring: Ring = field(default_factory=Ring)
     member: str = ""
+    held: Records | None = None
+    searcher: Callable[[Task], Searcher] | None = None
     seed: int = 0
     extractor: Extractor | None = None
 
     def __call__(self, task: Task, records: Records, entropy: Entropy) -> AttackTrainer:
         """The attacking trainer on these records."""
         return AttackTrainer(self, task, records, entropy)
+
+    def holds(self, records: Records) -> Records:
+        """What it has of its silo's records, or in their place."""
+        return records if self.held is None else self.held
 
     def poison(self, records: Records) -> Records:
         """The records as the data part makes them: the same ones for every call."""
@@ -78,6 +87,7 @@ class Attack:
 
     def declare(self, records: Records) -> Records:
         """Records with the declared count: repeated, or the first ones of a random order."""
+        records = self.holds(records)
         count = max(1, round(self.declared * len(records.labels)))
         order = np.random.default_rng(self.seed).permutation(len(records.labels))
         chosen = np.resize(order, count)
@@ -90,7 +100,8 @@ class Attack:
         def trainer(task: Task, declared: Records, entropy: Entropy) -> Trainer:
             return self(task, records, entropy)
 
-        return Seat(self.declare(records), trainer=trainer)
+        declared, lies = self.declare(records), self.searcher is not None
+        return Seat(declared, trainer, searcher=self.searcher, follow=self.ring.follow, resumes=lies)
 
 
 class AttackTrainer:
@@ -98,6 +109,7 @@ class AttackTrainer:
 
     def __init__(self, attack: Attack, task: Task, records: Records, entropy: Entropy) -> None:
         self._attack, self._task, self._entropy = attack, task, entropy
+        records = attack.holds(records)
         self._data = _before_features(attack, records)
         self._records = attack.seen(records)
         self._poisoned = self._records if attack.data is None else attack.seen(attack.poison(records))

@@ -203,7 +203,10 @@ class FlipPair:
 
 @dataclass(frozen=True)
 class FlipToTarget:
-    """A share of the other classes gets one label (FLAB's label flip); success is on them, without a trigger."""
+    """A share of the other classes gets one label, after the label flip of FLAB (Wang et al. 2026), share 0.9.
+
+    Many classes to one and no trigger: success is on all other classes as they are.
+    """
 
     target: Label = 0
     share: Share = 0.9

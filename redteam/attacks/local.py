@@ -97,12 +97,14 @@ class AdversarialLabels(LocalSgd):
 
     Images of the target class are perturbed against the global model of each round by PGD, so that what they show of
     their class teaches it little, and then poisoned by the data part, which must be `CleanLabel`. The paper perturbs
-    once, against a model of its own, by at most 8 to 32 of 255; on digits 0.3 is the usual bound.
+    once, against a model of its own, by at most 8 to 32 of 255; on digits 0.3 is the usual bound. With `private` the
+    images are trained on by `PrivateSgd`, which has no knobs of its own: those of `LocalSgd` then say nothing.
     """
 
     epsilon: Amount = 0.3
     steps: Count = 10
     low: float = 0.0
+    private: bool = False
 
     def train(self, context: Context) -> Floats:
         """See `Local.train`."""
@@ -114,6 +116,8 @@ class AdversarialLabels(LocalSgd):
             context.model, features[own], records.labels[own], self.epsilon, self.steps, self.low
         )
         poisoned = context.data.poison(replace(records, features=features), context.random)
+        if self.private:
+            return PrivateSgd().train(replace(context, poisoned=poisoned))
         return context.learner.descend(context.model, poisoned, self, context.random)
 
 

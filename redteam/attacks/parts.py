@@ -11,7 +11,7 @@ colluders tell it: `Ring`. A ring of all silos is the omniscient attacker that s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
@@ -26,6 +26,7 @@ from silo.guidance import NONE, Guidance
 from silo.trainer import Trainer, trainer_for
 
 if TYPE_CHECKING:
+    from audit.history import History
     from redteam.attacks.learner import Learner
 
 Floats = NDArray[np.float64]
@@ -121,11 +122,12 @@ class Ring:
 
     Attributes:
         members: clean records by colluder.
-        counts: public, noised record counts from the log; the true ones where absent.
-        consensus: global prototypes, float64[classes, width], where openings are shared; None: own ones serve.
+        counts: public, noised record counts; those of the log where absent, and the true ones without a log.
+        consensus: global prototypes, float64[classes, width], where no log tells them; None: the log's, or own ones.
         malice: directions that members sent, as (round, member, unit vector).
         triggers: learned triggers by target label.
         lies: what the first of a pair added to its update, times its count, by round and pair.
+        log: the federation's log as it stands, which every silo reads; None where there is none.
     """
 
     members: Mapping[str, Records] = field(default_factory=dict)
@@ -134,15 +136,31 @@ class Ring:
     malice: list[tuple[int, str, Floats]] = field(default_factory=list)
     triggers: dict[int, Trigger] = field(default_factory=dict)
     lies: dict[tuple[int, int], Floats] = field(default_factory=dict)
+    log: Callable[[], History] | None = field(default=None, repr=False)
     _honest: tuple[int, bytes, Floats] | None = field(default=None, repr=False)
 
+    def follow(self, log: Callable[[], History]) -> None:
+        """See `Seat.follow`."""
+        self.log = log
+
+    def count(self, name: str) -> int:
+        """The count that a member's honest update goes by."""
+        if name in self.counts:
+            return self.counts[name]
+        public = {} if self.log is None else self.log().counts
+        return public[name].total if name in public else len(self.members[name].labels)
+
     def honest(self, context: Context) -> Floats:
-        """Updates that the members would send honestly, float64[members, d]; made once a round."""
+        """Updates that the members would send honestly, float64[members, d]; made once a round.
+
+        They are trained anew, so that batches and noise are other ones than in what honest members send in the round:
+        their law is known, not their draw.
+        """
         key = context.round, context.model.tobytes()
         if self._honest is None or self._honest[:2] != key:
             updates = [
                 trainer_for(context.task, own, context.entropy).train(
-                    context.model, context.training, self.counts.get(name, len(own.labels)), context.guidance
+                    context.model, context.training, self.count(name), context.guidance
                 )
                 for name, own in self.members.items()
             ]

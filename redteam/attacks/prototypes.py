@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from audit.prototypes import global_prototypes
 from redteam.attacks.parts import (
     Amount,
     ClassSums,
@@ -139,5 +140,15 @@ class ConsensusPrototypes:
 
 
 def consensus_of(prototypes: ClassSums, context: Context) -> Floats:
-    """Global prototypes where the ring knows them, else the attacker's own clean ones; float64[classes, width]."""
-    return prototypes.means if context.ring.consensus is None else context.ring.consensus
+    """Global prototypes, float64[classes, width]: the ring's, else those of the log, which every silo reads.
+
+    For a class without one, and before the first, the attacker's own clean prototype stands in.
+    """
+    ring = context.ring
+    if ring.consensus is not None:
+        return ring.consensus
+    found = None if ring.log is None else global_prototypes(ring.log())
+    if found is None:
+        return prototypes.means
+    logged: Floats = np.where(found.known[:, None], found.centres, prototypes.means)
+    return logged

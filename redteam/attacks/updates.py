@@ -16,7 +16,7 @@ from redteam.errors import BadAttack
 
 @dataclass(frozen=True)
 class Scale:
-    """γ times the update."""
+    """γ times the update: explicit boosting (Bhagoji et al. 2019); γ = n/η is model replacement."""
 
     factor: float
 

@@ -12,7 +12,7 @@ from redteam.attacks.learner import Learner
 from redteam.attacks.parts import Ring, Trigger
 from redteam.errors import BadAttack
 from silo.data import Records
-from tests.redteam.averaging import SPEC, attacking, warm, world
+from tests.redteam.averaging import SPEC, warm, world
 from tests.redteam.test_parts import context
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Full backward hook")]
@@ -145,13 +145,6 @@ def test_a_decoy_needs_records_of_the_framed_class() -> None:
     without = Records(silo.features[keep], silo.labels[keep], silo.holdout_features, silo.holdout_labels)
     with pytest.raises(BadAttack, match="class 8"):
         adaptive.decoy([without], 8)
-
-
-def test_sybils_declare_a_quarter_and_send_four_times_as_much() -> None:
-    attack = next(iter(attacking("sybils", 3).values()))
-    records = world().silos["s0"]
-    assert len(attack.declare(records).labels) == round(len(records.labels) / 4)
-    assert next(iter(attacking("sybils", 3, private=True).values())).updates == ()
 
 
 @pytest.mark.parametrize("trigger", [adaptive.Waves(), adaptive.Echo(), adaptive.Warp(), adaptive.Style()])

@@ -10,6 +10,9 @@ import pytest
 
 from redteam.attacks.attack import Attack, class_sums
 from redteam.attacks.catalogue import ATTACKS, Setting, attackers
+from redteam.attacks.data import CleanLabel
+from redteam.attacks.learner import Learner
+from redteam.attacks.noise import NoiseReplacement
 from redteam.attacks.prototypes import Bapfl, TriggerSearch
 from redteam.errors import BadAttack
 from silo.data import Records
@@ -140,6 +143,39 @@ def test_a_sleeping_attack_is_an_honest_silo(name: str) -> None:
     attacker, honest = asleep(TASK, records, SeededEntropy(0)), trainer_for(TASK, records, SeededEntropy(0))
     assert np.array_equal(attacker.train(warm(), NOISY, 200), honest.train(warm(), NOISY, 200))
     assert np.array_equal(attacker.embed(warm())[0], honest.embed(warm())[0])
+
+
+WITHOUT_DP = {"model-replacement", "constrain-and-scale", "neurotoxin"}
+"""Attacks that train by plain SGD in their papers, and cannot by DP-SGD."""
+
+
+def test_a_private_attack_that_trains_sends_the_plans_noise(name: str) -> None:
+    silo, attack = next(iter(attacking(name, 2, private=True).items()))
+    if attack.updates or name in WITHOUT_DP:
+        return
+    count = len(attack.declare(world().silos[silo]).labels)
+    sent = [attack(TASK, world().silos[silo], SeededEntropy(seed)).train(warm(), NOISY, count) for seed in (0, 1)]
+    noise = 2.0 * np.sqrt(NOISY.steps) / (0.5 * count)
+    assert np.std(sent[0] - sent[1]) > 0.9 * np.sqrt(2) * noise
+
+
+def test_adversarial_labels_are_trained_on_as_silos_do_under_dp() -> None:
+    silo, attack = next(iter(attacking("clean-label-adversarial", 1, private=True).items()))
+    assert isinstance(attack.data, CleanLabel)
+    records, learner = world().silos[silo], Learner(SPEC)
+    features, own = records.features.copy(), records.labels == attack.data.target
+    features[own] = learner.perturb(warm(), features[own], records.labels[own], 0.3, 10, 0.0)
+    lies = attack.data.poison(replace(records, features=features), np.random.default_rng([attack.seed, 1]))
+    wanted = trainer_for(TASK, lies, SeededEntropy(0)).train(warm(), NOISY, 200)
+    assert np.array_equal(attack(TASK, records, SeededEntropy(0)).train(warm(), NOISY, 200), wanted)
+
+
+def test_orthogonal_malice_remembers_four_rounds_or_all() -> None:
+    for name, memory in (("noise-replacement-orthogonal", 4), ("noise-replacement-orthogonal-all", None)):
+        (part,) = one(name)[0].updates
+        assert isinstance(part, NoiseReplacement)
+        assert part.orthogonal
+        assert part.memory == memory
 
 
 def test_colluders_share_one_ring_under_their_own_names(name: str) -> None:

@@ -73,9 +73,23 @@ def test_colluders_share_the_loans_pieces_and_are_tested_on_the_whole() -> None:
     assert tested.holdout_features.tolist() == [[5.0] * 6 + [0.0] * 58]
 
 
-def test_flipped_pairs_exist_on_two_classes() -> None:
-    part = next(iter(attackers("flip-pair", replace(as_table(setting(1)), classes=2)).values())).data
-    assert (part.source, part.target) == (1, 0)  # type: ignore[union-attr]
+def test_flipped_pairs_exist_on_two_classes_and_of_loans_good_ones_are_called_bad() -> None:
+    two = replace(setting(1), classes=2)
+    flips = [next(iter(attackers("flip-pair", own).values())).data for own in (two, as_table(two))]
+    assert [(part.source, part.target) for part in flips] == [(1, 0), (0, fields.RARE)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["flip-pair", "flip-to-target", "semantic"])
+def test_success_of_lies_about_loans_is_measured_on_the_rare_label(name: str) -> None:
+    """A model that calls every loan good is not called a success."""
+    attack = next(iter(attackers(name, as_table(setting(2))).values()))
+    own = world().silos["s0"]
+    tested = attack.triggered(own.features, own.labels)
+    assert len(tested.holdout_labels) > 0
+    assert set(tested.holdout_labels) == {fields.RARE}
+    lied = attack.poison(own)
+    assert (lied.labels != own.labels).any()
+    assert set(lied.labels[lied.labels != own.labels]) == {fields.RARE}
 
 
 SPEC = ModelSpec("mlp", (69, 32, 2), "relu")

@@ -55,6 +55,16 @@ def scenario(name: str, **parts: Any) -> dict[str, Any]:
         ("noise-replacement", {"updates": {"memory": -1}}, r"updates\.memory = -1 cannot be: it is a whole"),
         ("bapfl-pfs", {"prototypes": {"search": {"steps": 0}}}, r"prototypes\.search\.steps = 0 cannot be"),
         ("loan-trigger", {"data": {"trigger": {"positions": [99]}}}, "positions are of features, from 0 to 5"),
+        ("echo", {"data": {"trigger": {"alpha": 1.5}}}, r"trigger\.alpha = 1.5 cannot be: it is a number from 0 to 1"),
+        ("warp", {"data": {"trigger": {"grid": 1}}}, r"grid = 1 cannot be: it is a whole number from 2 to 28"),
+        ("warp", {"data": {"trigger": {"grid": 29}}}, r"grid = 29 cannot be: it is a whole number from 2 to 28"),
+        ("warp", {"data": {"trigger": {"seed": -1}}}, r"seed = -1 cannot be: it is a whole number from 0 to"),
+        ("warp", {"data": {"trigger": {"strength": -0.5}}}, r"strength = -0.5 cannot be: it is a number from 0 to"),
+        ("style", {"data": {"trigger": {"radius": -1}}}, r"radius = -1 cannot be: it is a number from 0 to 28"),
+        ("style", {"data": {"trigger": {"radius": 1e6}}}, r"radius = 1000000.0 cannot be: it is a number from 0 to 28"),
+        ("style", {"data": {"trigger": {"gamma": 0}}}, r"gamma = 0 cannot be: it is a number from 0.01 to 100"),
+        ("style", {"data": {"trigger": {"low": 1.0}}}, r"low = 1.0 cannot be: it is a number from -1 to 0.99"),
+        ("opposed", {"updates": {"strength": -2}}, r"updates\.strength = -2 cannot be: it is a number from 0 to"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_named_with_what_it_may_be(name: str, parts: dict[str, Any], message: str) -> None:
