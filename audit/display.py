@@ -14,17 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from audit.findings import (
-    HONEST,
-    FindFacts,
-    PartFacts,
-    SearchFacts,
-    described,
-    honest_scores,
-    honest_span,
-    score_names,
-    support,
-)
+from audit.find_table import HONEST, LEVELS, table_of
+from audit.findings import FindFacts, PartFacts, SearchFacts, described, support
 from audit.intervals import percent_span
 from audit.pictures import blocks
 from protos.codec import decode
@@ -98,38 +89,19 @@ def _search(console: Console, search: SearchFacts) -> None:
 
 
 def _parts(find: FindFacts) -> Table:
-    """Every silo's part; below what convicts, and what silos that nothing convicts show: median, least to greatest."""
-    names = score_names(find.parts)
-    numbers = sorted({one.round for part in find.parts for one in part.contributions})
-    shown = numbers[-_MOST_ROUNDS:]
-    columns = (*names, *(f"round {number}" for number in shown))
-    table = _table("silo", "convicted", numbers=columns, lead=("silo", "convicted", *columns))
-    for part in find.parts:
-        scores = {score.name: score.value_micro for score in part.scores}
-        shares = {one.round: one.sigma_micro for one in part.contributions}
-        cells = [_sigma(scores.get(name)) for name in names] + [_sigma(shares.get(number)) for number in shown]
+    made = table_of(find, _MOST_ROUNDS)
+    table = _table("silo", "convicted", numbers=made.columns, lead=("silo", "convicted", *made.columns))
+    for part, cells in made.silos:
         table.add_row(part.silo, _guilt(part), *cells)
-    if find.levels:
-        levels = {score.name: score.value_micro for score in find.levels}
-        table.add_row(
-            "convicts one alone from", "", *(_sigma(levels.get(name)) for name in names), *("" for _ in shown)
-        )
-    spans = [honest_scores(find.parts, name) for name in names] + [honest_span(find.parts, one) for one in shown]
-    table.add_row("the others", "", *(_span(one) for one in spans))
+    if made.levels:
+        table.add_row(LEVELS, "", *made.levels)
+    table.add_row("the others", "", *made.others)
     table.caption = HONEST
     return table
 
 
 def _guilt(part: PartFacts) -> str:
     return "[red]yes[/]" if part.convicted else "elsewhere" if part.elsewhere else ""
-
-
-def _sigma(micro: int | None) -> str:
-    return "" if micro is None else f"{micro / MICRO:.1f}"
-
-
-def _span(span: tuple[float, float, float] | None) -> str:
-    return "" if span is None else f"{span[1]:.1f} ({span[0]:.1f} to {span[2]:.1f})"
 
 
 def silo_of(facts: Facts) -> None:

@@ -19,10 +19,6 @@ from protos.records import Confirmed, Score
 from protos.search import Trigger
 from protos.task import MICRO
 
-HONEST = (
-    "An honest silo's rounds are about normal draws of deviation 1, plus what its own data teach; once silos train "
-    "against the trigger (after), it lies below zero."
-)
 Sigma = Annotated[int, Between(-(2**53) + 1, 2**53 - 1)]
 
 

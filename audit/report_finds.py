@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from audit.certificate import Certificate
-from audit.findings import (
-    HONEST,
-    FindFacts,
-    PartFacts,
-    SearchFacts,
-    described,
-    honest_scores,
-    honest_span,
-    score_names,
-    support,
-)
+from audit.find_table import HONEST, LEVELS, table_of
+from audit.findings import FindFacts, PartFacts, SearchFacts, described, support
 from audit.pictures import svg
-from protos.task import MICRO
 
 _MOST_ROUNDS = 8
 
@@ -64,22 +55,12 @@ def _find(facts: SearchFacts, find: FindFacts) -> str:
 def _parts(find: FindFacts) -> str:
     if not find.parts:
         return ""
-    names = score_names(find.parts)
-    numbers = sorted({one.round for part in find.parts for one in part.contributions})[-_MOST_ROUNDS:]
-    heads = ["Silo", *names, *(f"round {number}" for number in numbers)]
-    rows = []
-    for part in find.parts:
-        scores = {score.name: score.value_micro for score in part.scores}
-        shares = {one.round: one.sigma_micro for one in part.contributions}
-        cells = [_sigma(scores.get(name)) for name in names] + [_sigma(shares.get(number)) for number in numbers]
-        rows.append(_line(_mark(part), cells))
-    if find.levels:
-        levels = {score.name: score.value_micro for score in find.levels}
-        blank = ["" for _ in numbers]
-        rows.append(_line("convicts one alone from", [_sigma(levels.get(name)) for name in names] + blank))
-    spans = [honest_scores(find.parts, name) for name in names] + [honest_span(find.parts, one) for one in numbers]
-    rows.append(_line("the others: median (range)", [_span(one) for one in spans]))
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    made = table_of(find, _MOST_ROUNDS)
+    rows = [_line(_mark(part), cells) for part, cells in made.silos]
+    if made.levels:
+        rows.append(_line(LEVELS, made.levels))
+    rows.append(_line("the others: median (range)", made.others))
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("Silo", *made.columns))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -89,13 +70,5 @@ def _mark(part: PartFacts) -> str:
     return escape(part.silo) + (" (convicted of something else)" if part.elsewhere else "")
 
 
-def _line(first: str, cells: list[str]) -> str:
+def _line(first: str, cells: Sequence[str]) -> str:
     return f"<tr><td>{first}</td>{''.join(f'<td class=n>{escape(cell)}</td>' for cell in cells)}</tr>"
-
-
-def _sigma(micro: int | None) -> str:
-    return "" if micro is None else f"{micro / MICRO:.1f}"
-
-
-def _span(span: tuple[float, float, float] | None) -> str:
-    return "" if span is None else f"{span[1]:.1f} ({span[0]:.1f} to {span[2]:.1f})"

@@ -75,6 +75,11 @@ def _require_federation(scenario: Scenario) -> None:
             f"scenario: federation.defense = '{federation.defense}' changes single updates, which nobody may read: set "
             "engine.encryption = false, or choose a rule on sketches"
         )
+    if federation.privacy_minimum > federation.silos:
+        raise BadScenario(
+            f"scenario: federation.privacy_minimum = {federation.privacy_minimum} cannot be: it is at most "
+            f"federation.silos ({federation.silos}), or no round has a quorum"
+        )
     if federation.clients and (federation.clients < federation.silos or data.partition != "dirichlet"):
         raise BadScenario(
             f"scenario: federation.clients = {federation.clients} cannot be: it is 0 or at least federation.silos "

@@ -283,9 +283,6 @@ def parse(table: Mapping[str, Any]) -> Scenario:
     sections = {name: _section(cls, table.get(name, {}), name) for name, cls in _SECTIONS.items()}
     own = {one.name: one for one in dataclasses.fields(Scenario) if one.name in table and one.name not in _SECTIONS}
     scenario = Scenario(**sections, **{name: _value(spec, table[name], name) for name, spec in own.items()})
-    minimum, silos = scenario.federation.privacy_minimum, scenario.federation.silos
-    if minimum > silos:
-        _refuse("federation.privacy_minimum", minimum, f"at most federation.silos ({silos}), or no round has a quorum")
     require_consistent(scenario)
     return scenario
 
