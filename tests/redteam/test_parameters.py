@@ -13,8 +13,8 @@ import pytest
 from redteam.attacks import data, fields, triggers, updates
 from redteam.attacks.attack import Attack
 from redteam.attacks.catalogue import ATTACKS, example
-from redteam.cast import with_parameters
 from redteam.errors import BadAttack, BadScenario, RedTeamError
+from redteam.parameters import with_parameters
 from redteam.scenario import parse
 from redteam.world import build
 
