@@ -8,7 +8,8 @@ drawn silos' tables, x, z and the convictions are repeated by coordinator, silos
 
 A case convicts only if most of at least two tables, each taken alone, say the same z of every silo within
 `AGREEMENT_MICRO`. So a minority of lying tables neither convicts nor clears anybody; a lying majority convicts whom
-it likes, and every silo that made a table of its own sees it (`contradicts`).
+it likes, and every silo that made a table of its own sees it (`contradicts`). Where the task's referee
+(`audit.confirming`) made one, that one judges instead of the median, and convicts if one other says the same.
 """
 
 from __future__ import annotations
@@ -91,6 +92,12 @@ def median(tables: Sequence[Table]) -> Table:
     return ordered
 
 
+def judging(search: SearchView, made: Mapping[str, Table]) -> Table:
+    """The table of several silos' that judges: the referee's where there is one, else their median."""
+    by_referee = made.get(search.referee) if search.referee is not None else None
+    return median(list(made.values())) if by_referee is None else by_referee
+
+
 def judge(
     history: History, search: SearchView, find: str, table: Table, shown: Sequence[Shown] | None = None
 ) -> tuple[Judged, ...]:
@@ -135,7 +142,8 @@ def verify(history: History, body: Attributed) -> None:
     expected = derive(history, body.attributions, body.silent)
     if (body.round, body.model) != (expected.round, expected.model) or not _same(body.cases, expected.cases):
         raise InvalidRecord("a find's attribution does not follow from the drawn silos' tables")
-    recorded = tuple(_concluded(history, case) for case in body.cases)
+    made = tables(body.attributions)
+    recorded = tuple(_concluded(history, case, made.get(case.find, {})) for case in body.cases)
     if body.cases != recorded or body.convicted != _convictions(history, recorded):
         raise InvalidRecord("the convictions do not follow from the finds' attribution")
 
@@ -173,19 +181,19 @@ def _case(history: History, find: str, made: Mapping[str, Table], shown: Sequenc
     search = history.search
     if not made:
         return Case(find, 0, 0, ())
-    found = judge(history, search, find, median(list(made.values())), shown)
+    found = judge(history, search, find, judging(search, made), shown)
     same: dict[bytes, bool] = {}
     for table in made.values():  # honest ones are mostly alike to the bit
         if table.tobytes() not in same:
             same[table.tobytes()] = _agree(found, judge(history, search, find, table, shown))
     agreeing = sum(same[table.tobytes()] for table in made.values())
     parts = tuple(Part(one.silo, one.scores, False) for one in found)
-    return _concluded(history, Case(find, len(made), agreeing, parts))
+    return _concluded(history, Case(find, len(made), agreeing, parts), made)
 
 
-def _concluded(history: History, case: Case) -> Case:
-    """The case with the convictions that its recorded numbers lead to."""
-    stands = case.agreeing >= 2 and 2 * case.agreeing > case.tables
+def _concluded(history: History, case: Case, made: Mapping[str, Table]) -> Case:
+    """The case with the convictions that its recorded numbers lead to; `made` are the tables of its find."""
+    stands = case.agreeing >= 2 and (history.search.referee in made or 2 * case.agreeing > case.tables)
     judged = [Judged(part.silo, part.scores, {}) for part in case.parts]
     found = _guilty(history, case.find, judged) if stands else frozenset()
     parts = tuple(Part(part.silo, part.scores, part.silo in found) for part in case.parts)

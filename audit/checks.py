@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from audit import attributions, replay, searches, submissions, turns, votes
+from audit import attributions, confirming, replay, searches, submissions, turns, votes
 from audit.errors import InvalidRecord, RejectedSubmission
 from audit.plans import derive_plan, majority, member_names
 from crypto.errors import CryptoError
@@ -239,7 +239,7 @@ def _clean(history: History, body: Clean) -> None:
 
 def _finds(history: History, body: Finds | Clean) -> None:
     answers = _submitted(history, body.answers, FindAnswers, turns.awaited(history))
-    expected = searches.derive_checked(history, body.answers, _others(turns.awaited(history), answers))
+    expected = confirming.derive_checked(history, body.answers, _others(turns.awaited(history), answers))
     require(body == expected, "the confirmed finds do not follow from the silos' measurements")
 
 

@@ -119,11 +119,13 @@ def _adoption(history: History, rounds: Rounds) -> tuple[str, str]:
 
 def _search(history: History, rounds: Rounds) -> tuple[str, str]:
     """A task without a search promises none; the detail says so."""
-    if history.genesis.task.search is None:
+    rule = history.genesis.task.search
+    if rule is None:
         return "", "the task has no search: nobody looked at what the model has learnt"
     views = [view for view in history.searches if view.closed]
     found = sum(len(view.confirmed) for view in views)
-    said = f"{len(views)} searches, {found} finds"
+    judge = f" by the word of {rule.referee}" if rule.referee else ""
+    said = f"{len(views)} searches, {found} finds{judge}"
     if history.phase is not Phase.FINISHED:
         return "", f"{said}; nothing is released yet"
     released = searches.releasable(history)[0]

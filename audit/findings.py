@@ -45,7 +45,8 @@ class PartFacts:
 class FindFacts:
     """A confirmed find. `reporters` found it themselves; without attribution there are no tables and no parts.
 
-    Of a trigger that stands, `yes` and `no` say only for how many silos it works now. `excuse`: why it convicts nobody
+    `referee`: whose word decided, None where that of most silos did (`audit.confirming`). Of a trigger that stands,
+    `yes` and `no` say only for how many silos it works now. `excuse`: why it convicts nobody
     (`audit.searches.disputed`). `levels`: from which z it convicts a silo if it is the only one.
     """
 
@@ -60,6 +61,7 @@ class FindFacts:
     parts: tuple[PartFacts, ...]
     excuse: Text = field(default="", metadata=LATER)
     levels: tuple[Score, ...] = field(default=(), metadata=LATER)
+    referee: Name | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def described(trigger: Trigger) -> Text:
 
 def support(facts: SearchFacts, find: FindFacts) -> Text:
     """For how many silos a find works, in words."""
-    success = f"success {find.success_micro / MICRO:.0%}"
+    success = f"success {find.success_micro / MICRO:.0%}" + (f" by referee {find.referee}" if find.referee else "")
     end = f"; it convicts nobody, as {find.excuse}" if find.excuse else ""
     if find in facts.standing:
         return f"{success}; found by earlier searches, works now for {find.yes} silos, not for {find.no}{end}"
@@ -175,6 +177,7 @@ def _find(history: History, view: SearchView, one: Confirmed) -> FindFacts:
         parts=_parts(history, view, one.find),
         excuse=why,
         levels=() if why or case is None else attributions.levels(history, view, case),
+        referee=view.referee if view.referee in view.answers else None,
     )
 
 
@@ -183,7 +186,7 @@ def _parts(history: History, view: SearchView, find: str) -> tuple[PartFacts, ..
     case = next((case for case in cases if case.find == find), None)
     if case is None or not case.parts or view.attributed is None:
         return ()
-    table = attributions.median(list(attributions.tables(view.attributed.attributions)[find].values()))
+    table = attributions.judging(view, attributions.tables(view.attributed.attributions)[find])
     shares = {one.silo: one.contributions for one in attributions.judge(history, view, find, table)}
     return tuple(
         PartFacts(

@@ -6,9 +6,9 @@ teach a confirmed trigger (`audit.attributions`).
 
 That a trigger works is not enough: every model takes an input for another class if enough of the input is replaced. A
 silo *bears out* a find where its own measurement reaches the task's success and its own search, signed before it saw
-anybody else's, has a find of the same target and source that is not much smaller. A find is confirmed if at least two
-silos, and more than half of those that measured, bear it out. Confirmed triggers are trained against from then on. A
-silo goes by its own word where it gave one, so that no majority keeps a trigger from it that it has found itself.
+anybody else's, has a find of the same target and source that is not much smaller. Of the silos' words, or of a
+referee's, follows what is confirmed (`audit.confirming`). Confirmed triggers are trained against from then on. A silo
+goes by its own word where it gave one, so that nobody keeps a trigger from it that it has found itself.
 
 A trigger that a model has by nature is unlearnt: where one comes back under inoculation, somebody may teach it. It may
 come back in other inputs than those that were unlearnt, and inoculation may leave too little for the next search to
@@ -29,17 +29,15 @@ it and it has an `excuse`: models confuse some classes by nature, accuracy shows
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from statistics import median_low
 from typing import TYPE_CHECKING
 
 from audit.plans import quorum_of
-from audit.resemblance import SAME, UNLEARNT, about, large, nearly, of_a_kind
+from audit.resemblance import UNLEARNT, about, large, nearly, of_a_kind
 from crypto.sketch import checkers
 from protos.codec import decode, digest_of
 from protos.messages import Attribution, FindAnswers, SearchReport, Signed
-from protos.records import Attributed, Clean, Confirmed, Finds, Search, Searched
+from protos.records import Attributed, Clean, Confirmed, Search, Searched
 from protos.search import Trigger
 from protos.task import MICRO, SearchRule
 
@@ -60,6 +58,7 @@ class SearchView:
     """One search as far as the log tells it. Digests are of the records that carried the bodies.
 
     `adopted` is the record that made the model current; `sealed` its sealed copy, and of which round and key epoch.
+    `referee` is the task's, unless it is no active member any more.
     `standing` are triggers of earlier searches whose class came back, and flips, newest first; `stood` what was
     measured of those attributed that this one did not find again; `triggers` every reported one by its digest, sorted.
     """
@@ -71,6 +70,7 @@ class SearchView:
     sealed: str | None
     sealed_round: int
     epoch: int
+    referee: str | None = None
     standing: dict[str, Trigger] = field(default_factory=dict)
     reports: dict[str, SearchReport] = field(default_factory=dict)
     triggers: dict[str, Trigger] = field(default_factory=dict)
@@ -156,20 +156,13 @@ def derive_reported(history: History, reports: tuple[Signed, ...], silent: tuple
     return Clean(search.round, search.model, reports, (), silent)
 
 
-def derive_checked(history: History, answers: tuple[Signed, ...], silent: tuple[str, ...]) -> Finds | Clean:
-    """What follows the silos' measurements: finds that are confirmed or stand, or the end."""
-    search = history.search.search
-    confirmed, stood = _checked(history, answers)
-    if confirmed or stood:
-        return Finds(search.round, search.model, answers, silent, confirmed, stood)
-    return Clean(search.round, search.model, (), answers, silent)
-
-
 def drawn(history: History) -> tuple[str, ...]:
-    """Silos that attribute the confirmed finds: drawn by the digest of the record that asks, all where few."""
-    rule, seed = rule_of(history), bytes.fromhex(history.search.finds_digest)
+    """Silos that attribute the confirmed finds: drawn by the digest of the record that asks, all where few; and the
+    referee."""
+    rule, view = rule_of(history), history.search
     assert rule is not None
-    return tuple(sorted(checkers(seed, "attribution", history.active, rule.checkers)))
+    chosen = checkers(bytes.fromhex(view.finds_digest), "attribution", history.active, rule.checkers)
+    return tuple(sorted({*chosen, view.referee} if view.referee else chosen))
 
 
 def to_attribute(view: SearchView) -> tuple[str, ...]:
@@ -313,9 +306,10 @@ def newest_clean(history: History) -> SearchView | None:
 
 def open_search(history: History, body: Search, digest: str) -> SearchView:
     """The view of a search that was asked for now."""
-    quorum = quorum_of(history.genesis.policy, len(history.active))
+    quorum, rule = quorum_of(history.genesis.policy, len(history.active)), rule_of(history)
     sealed = history.sealed, history.sealed_round, history.epoch
-    return SearchView(body, digest, history.adopted, quorum, *sealed, standing(history))
+    referee = rule.referee if rule is not None and rule.referee in history.active else None
+    return SearchView(body, digest, history.adopted, quorum, *sealed, referee, standing(history))
 
 
 def _searched(history: History) -> bool:
@@ -337,60 +331,3 @@ def _believed(history: History, silo: str) -> dict[str, Trigger]:
             if find in confirmed if own is None else bears_out(history, view, silo, find, own):
                 found[find] = trigger
     return found
-
-
-def _checked(history: History, answers: Iterable[Signed]) -> tuple[tuple[Confirmed, ...], tuple[Confirmed, ...]]:
-    """Confirmed finds, and what stands and is none of those again; by digest."""
-    view = history.search
-    measured: dict[str, dict[str, int]] = {find: {} for find in view.measurable}
-    for signed in answers:
-        for answer in decode(FindAnswers, signed.body).answers:
-            measured[answer.find][signed.signer] = answer.success_micro
-    found = {}
-    for find in view.triggers:
-        yes = sum(bears_out(history, view, silo, find, success) for silo, success in measured[find].items())
-        if yes > max(1, len(measured[find]) - yes):
-            found[find] = _vote(measured[find], yes)
-    chosen = _chosen(view, {find: success for find, (success, _, _) in found.items()})
-    stood = _stood(view, measured, set(found), chosen)
-    worked = {find: sum(works(history, success) for success in measured[find].values()) for find in stood}
-    return (
-        tuple(Confirmed(find, *found[find], find in chosen) for find in sorted(found)),
-        tuple(Confirmed(find, *_vote(measured[find], worked[find]), True) for find in sorted(stood)),
-    )
-
-
-def _stood(view: SearchView, measured: dict[str, dict[str, int]], found: set[str], chosen: set[str]) -> list[str]:
-    """What stands, is not found again and has its place beside the chosen: newest triggers, flips that work best."""
-    new = [view.triggers[find] for find in chosen]
-    again = {find for find, old in view.standing.items() if any(nearly(old, one, SAME) for one in new)}
-    left = [find for find in view.standing if measured[find] and find not in found | again]
-    stamps = [find for find in left if not view.standing[find].flip]
-    flips = [find for find in left if view.standing[find].flip]
-    flips.sort(key=lambda find: (-median_low(list(measured[find].values())), find))
-    places = MAX_ATTRIBUTED - sum(not one.flip for one in new), MAX_ATTRIBUTED - sum(one.flip for one in new)
-    return stamps[: places[0]] + flips[: places[1]]
-
-
-def _vote(measured: dict[str, int], yes: int) -> tuple[int, int, int]:
-    """Median success, yes and no."""
-    return median_low(list(measured.values())), yes, len(measured) - yes
-
-
-def _chosen(view: SearchView, success: dict[str, int]) -> set[str]:
-    """What is attributed: of each target and source the find that most silos report, then the most successful one.
-
-    A find counts for every silo that reports nearly the same. Success alone would let a liar put another trigger, which
-    works as well and which nobody taught, in the place of the one that was taught.
-    """
-    ordered = sorted(success, key=lambda find: (-_supporters(view, view.triggers[find]), -success[find], find))
-    best: dict[tuple[int, int | None, bool], str] = {}
-    for find in ordered:
-        best.setdefault(about(view.triggers[find]), find)
-    first = sorted(best.values(), key=ordered.index)
-    kinds = [[find for find in first if view.triggers[find].flip == flip] for flip in (False, True)]
-    return {find for kind in kinds for find in kind[:MAX_ATTRIBUTED]}
-
-
-def _supporters(view: SearchView, trigger: Trigger) -> int:
-    return sum(any(nearly(trigger, one.trigger, SAME) for one in report.finds) for report in view.reports.values())

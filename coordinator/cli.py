@@ -172,14 +172,14 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _start(options: argparse.Namespace) -> None:
-    from coordinator import home
-    from coordinator.facts import serving
+    from coordinator import facts, home
 
     config = home.read_config(options.directory)
     with home.opened_store(config) as store:
+        facts.require_referee(facts.replayed(store))
         # What `Service.start` notes: the serving process looks at every tick, and after a restart too.
         store.set_note("start", str(len(store.records())).encode())
-    served = serving(options.directory) is not None
+    served = facts.serving(options.directory) is not None
     text = "Training starts with everybody enrolled." + ("" if served else " Nobody serves yet: run `serve`.")
     say(options, {"started": True, "serving": served}, text)
 

@@ -49,6 +49,10 @@ class NotRunning(CoordinatorError):
     """Raised when a running coordinator is needed and there is none; start it with `serve`."""
 
 
+class NotReady(CoordinatorError):
+    """Raised for a start of training that lacks a silo; the message names it."""
+
+
 class BadPolicy(CoordinatorError):
     """Raised for a policy with unknown or ill-valued entries; correct the named entry."""
 

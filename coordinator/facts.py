@@ -10,6 +10,7 @@ from audit import turns
 from audit.findings import described
 from audit.history import History
 from coordinator import lock
+from coordinator.errors import NotReady
 from coordinator.home import Config
 from coordinator.server_file import SERVE_FILE
 from coordinator.store import Store
@@ -58,6 +59,20 @@ def silos(history: History) -> list[dict[str, Any]]:
         }
         for _, member in sorted(history.members.items())
     ]
+
+
+def require_referee(history: History) -> None:
+    """Before the first key epoch: a task's referee that is no member would leave searches to ballots unnoticed.
+
+    Raises:
+        NotReady: it has not enrolled.
+    """
+    rule = history.genesis.task.search
+    if rule is not None and rule.referee is not None and not history.epoch and rule.referee not in history.members:
+        raise NotReady(
+            f"{rule.referee!r} is the task's referee and has not enrolled: `invite` it, or pack the task with another "
+            "`search.referee` and make the federation anew"
+        )
 
 
 def serving(directory: Path) -> dict[str, Any] | None:

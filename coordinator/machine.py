@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from audit import attributions, replay, searches, turns, votes
+from audit import attributions, confirming, replay, searches, turns, votes
 from audit.errors import RejectedSubmission
 from audit.history import History, nonce_hash
 from audit.plans import derive_plan, majority, member_names, quorum_of
@@ -215,7 +215,7 @@ def _searching(history: History, messages: tuple[Signed, ...], facts: Facts) -> 
 
 
 def _find_checking(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any | None:
-    return searches.derive_checked(history, messages, _missing(turns.awaited(history), messages))
+    return confirming.derive_checked(history, messages, _missing(turns.awaited(history), messages))
 
 
 def _attributing(history: History, messages: tuple[Signed, ...], facts: Facts) -> Any | None:

@@ -104,7 +104,8 @@ class SearchRule:
     `root` is the SHA-256 of the public root set's file. A trigger is a find where it moves at least `success_micro` of
     the root's records that it is about. Up to `checkers` drawn silos attribute a find over the last `memory` adopted
     rounds; `level_micro` is the level at which a silo is convicted by it. `alike` are the flips that convict nobody,
-    since the root set's records say that the classes are alike (`silo.likeness`); sorted.
+    since the root set's records say that the classes are alike (`silo.likeness`); sorted. `referee` is the silo whose
+    word decides what is found and attributed wherever it gave one (`audit.confirming`); without it most silos decide.
     """
 
     every: Positive
@@ -114,6 +115,7 @@ class SearchRule:
     memory: Annotated[int, Between(1, 1_000_000)]
     level_micro: Rate
     alike: tuple[Confusion, ...] = field(default=(), metadata=LATER)
+    referee: Name | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)

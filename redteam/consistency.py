@@ -75,6 +75,8 @@ def _require_federation(scenario: Scenario) -> None:
             f"scenario: federation.defense = '{federation.defense}' changes single updates, which nobody may read: set "
             "engine.encryption = false, or choose a rule on sketches"
         )
+    if scenario.engine.referee and not scenario.engine.search:
+        raise BadScenario("scenario: engine.referee judges searches: set engine.search = true, or leave it out")
     if federation.privacy_minimum > federation.silos:
         raise BadScenario(
             f"scenario: federation.privacy_minimum = {federation.privacy_minimum} cannot be: it is at most "

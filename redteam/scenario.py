@@ -180,11 +180,13 @@ class EngineSpec:
 
     Attributes:
         search_every: a search after every so many rounds, from the first.
+        referee: whether the first silo that does not attack is the task's referee (`audit.confirming`).
     """
 
     encryption: bool = False
     search: bool = False
     search_every: int = _whole(2, 1, 1000)
+    referee: bool = False
 
 
 @dataclass(frozen=True)

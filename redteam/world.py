@@ -92,6 +92,7 @@ def build(scenario: Scenario, directory: Path) -> World:
     liars = crew_of(scenario, source.images, parts)
     records = holdings(liars, source.extractor, shown.records)
     task, model = task_of(scenario, source.seen, min(len(own.labels) for own in records.values()), root, examples)
+    task = _with_referee(scenario, task, [silo for silo in records if silo not in liars])
     crew = behind(liars, source.extractor, records)
     present = _present(scenario, parts, crew)
     crew = {silo: attack for silo, attack in crew.items() if silo in present}
@@ -110,6 +111,13 @@ def build(scenario: Scenario, directory: Path) -> World:
         root=None if root is None else rootset.to_bytes(root),
         aggregation=aggregated.rule_for(scenario.federation.defense, len(present), len(crew), scenario.seed),
     )
+
+
+def _with_referee(scenario: Scenario, task: Task, honest: Sequence[str]) -> Task:
+    """The task whose searches the first of the honest silos judges, where the scenario has it so."""
+    if not scenario.engine.referee or task.search is None or not honest:
+        return task
+    return replace(task, search=replace(task.search, referee=min(honest)))
 
 
 def _aim(scenario: Scenario, source: Source, parts: Split) -> Records | None:

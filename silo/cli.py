@@ -327,7 +327,8 @@ def _said_of(task: Task) -> str:
     pairs = ", ".join(f"{one.source} for {one.target}" for one in rule.alike)
     said = f" The public examples show classes as alike; to take {pairs} convicts nobody." if pairs else ""
     unseen = " Searches look among the fixed features: flipped labels are found there, patches on images are not."
-    return said + unseen if task.model.features else said
+    judge = f" Silo {rule.referee} judges what searches find: enrol it before the start." if rule.referee else ""
+    return said + judge + (unseen if task.model.features else "")
 
 
 def _features(options: argparse.Namespace) -> None:

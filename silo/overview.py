@@ -116,7 +116,7 @@ def _releasable(history: History, silo: str) -> str:
         raise BadSiloDirectory(f"no model may be released: {why}; --unsearched writes the current one all the same")
     if searches.denied(history, silo, model):
         raise BadSiloDirectory(
-            f"this silo's own search found a trigger in {model[:16]} that most silos deny: compare with the others; "
+            f"this silo's own search found a trigger in {model[:16]} that the others deny: compare with the others; "
             "--unsearched writes the current model all the same"
         )
     return model

@@ -35,8 +35,8 @@ _REQUIRED = frozenset(
     | {"evaluation_noise", "counts_noise", "epsilon", "delta", "range", "folds"}
 )
 _OPTIONAL = frozenset({"prototypes", "evaluation_every", "schedule", "search", "seed", "warm_start"})
-_SEARCH = {"every": 2, "success": 0.2, "checkers": 21, "memory": 50, "level": 0.01}
-"""Defaults: up to 21 silos attribute a find, which are all of them in a small federation."""
+_SEARCH = {"every": 2, "success": 0.2, "checkers": 21, "memory": 50, "level": 0.01, "referee": None}
+"""Defaults: up to 21 silos attribute a find, which are all of them in a small federation; most silos decide."""
 
 
 def pack_task(spec: Mapping[str, Any], root: Root | None = None, public: Root | None = None) -> tuple[Task, bytes]:
@@ -48,9 +48,9 @@ def pack_task(spec: Mapping[str, Any], root: Root | None = None, public: Root | 
             (multipliers), `epsilon`, `delta`, `range` (the largest coordinate of an update that is not cut), `folds`;
             optionally `prototypes` (`clip`, `noise`, `every`, and `pull`: FedProto's λ, 0 where absent),
             `evaluation_every` (1: every round), `schedule` of the learning rate (`constant`, or `cosine` over the
-            rounds), a public `seed`, and `search` (`every`, `success`, `checkers`, `memory`, `level`, each optional;
-            see `SearchRule`), and `warm_start`: whether the first model is fitted to public examples (`silo.warmup`),
-            by default not. The last two need a root set.
+            rounds), a public `seed`, and `search` (`every`, `success`, `checkers`, `memory`, `level`, `referee`, each
+            optional; see `SearchRule`), and `warm_start`: whether the first model is fitted to public examples
+            (`silo.warmup`), by default not. The last two need a root set.
         root: the public root set. Without it nobody searches the model.
         public: what the first model is fitted to, where that is not the root set.
 
@@ -192,6 +192,7 @@ def _search(value: Any, root: Root | None, spec: ModelSpec) -> SearchRule | None
         memory=_integer(entry["memory"], "search.memory"),
         level_micro=_scaled(entry["level"], "search.level"),
         alike=alike(root),
+        referee=None if entry["referee"] is None else _text(entry["referee"], "search.referee"),
     )
 
 

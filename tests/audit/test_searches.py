@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from audit.resemblance import SAME, nearly, of_a_kind
-from audit.searches import SearchView, _chosen, _stood, disputed, doses_for, excuse, standing, told
+from audit.searches import SearchView, disputed, doses_for, excuse, standing, told
 from protos.codec import digest_of
 from protos.messages import Find, SearchReport
 from protos.records import Confirmed, Search
@@ -65,14 +65,6 @@ def test_reported_mask_may_be_half_again_as_large_as_ones_own(size: int, expecte
     assert of_a_kind(changed(mask=bytes([255] * size + [0] * (8 - size))), own) is expected
 
 
-def test_liars_stronger_trigger_of_the_same_class_does_not_displace_the_one_that_most_report() -> None:
-    decoy = changed(mask=bytes([0, 0, 0, 0, 0, 0, 255, 200]))
-    mine = changed(mask=bytes([250, 205, 9, 0, 0, 0, 0, 0]))
-    search = view(ada=(TRIGGER,), bob=(decoy,), cyd=(mine,), dan=(TRIGGER,), eve=(decoy,))
-    success = {digest_of(TRIGGER): 800_000, digest_of(mine): 790_000, digest_of(decoy): MICRO}
-    assert _chosen(search, success) == {digest_of(TRIGGER)}
-
-
 def ruled(*searches: SimpleNamespace, alike: tuple[Confusion, ...] = (), classes: int = 10) -> SimpleNamespace:
     """A history of these searches, whose task has so many classes and calls some of them alike."""
     task = SimpleNamespace(search=SimpleNamespace(alike=alike), layout=SimpleNamespace(classes=classes))
@@ -81,13 +73,6 @@ def ruled(*searches: SimpleNamespace, alike: tuple[Confusion, ...] = (), classes
 
 def flip(source: int) -> Trigger:
     return dataclasses.replace(FLIP, source=source)
-
-
-def test_of_each_target_and_source_one_find_is_attributed_of_triggers_and_of_flips_four_at_most() -> None:
-    found, flips = tuple(changed(target=target) for target in range(6)), tuple(flip(one) for one in range(2, 8))
-    search = view(ada=(*found, *flips), bob=(*found[:5], *flips[:5]), cyd=(*found[:5], *flips[:5]))
-    success = {digest_of(one): 500_000 + place for place, one in enumerate((*found, *flips))}
-    assert _chosen(search, success) == {digest_of(one) for one in (*found[1:5], *flips[1:5])}
 
 
 def searched(number: int, *found: Trigger) -> SearchView:
@@ -112,19 +97,6 @@ def test_triggers_that_came_back_and_all_flips_stand_newest_first_and_equal_ones
     assert sorted(standing(history).values(), key=digest_of) == sorted((again, FLIP), key=digest_of)  # type: ignore[arg-type]
     history.searches = [searched(1, *(flip(one) for one in range(2, 9)))]
     assert len(standing(history)) == 7, "flips are measured without limit"  # type: ignore[arg-type]
-
-
-def test_what_stands_fills_the_places_that_finds_leave_flips_that_work_best_first() -> None:
-    flips, old = [flip(one) for one in range(2, 8)], [changed(target=one) for one in range(3, 7)]
-    search = view(ada=(TRIGGER,))
-    search.standing = {digest_of(one): one for one in (*old, *flips)}
-    measured = {digest_of(one): {"ada": 100_000 * place} for place, one in enumerate((*old, *flips))}
-    measured[digest_of(TRIGGER)] = {"ada": MICRO}
-    found = {digest_of(TRIGGER)}
-    stood = _stood(search, measured, found, found)
-    assert stood == [digest_of(one) for one in (*old[:3], *reversed(flips[2:]))]
-    measured[digest_of(flips[5])] = {}
-    assert _stood(search, measured, found, found)[3:] == [digest_of(one) for one in reversed(flips[1:5])]
 
 
 def test_flips_get_a_dose_of_their_own() -> None:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from coordinator import home
@@ -21,7 +23,9 @@ from coordinator.policy import policy_from
 from coordinator.store import Store
 from protos.codec import pack
 from protos.task import MICRO
+from silo import rootset
 from silo.pack import pack_task
+from silo.searcher import Root
 
 SPEC: dict[str, Any] = {
     "name": "toy",
@@ -140,6 +144,22 @@ def test_start_is_noted_for_the_serving_process(founded: Path, capsys: pytest.Ca
     store = Store(home.read_config(founded).database)
     assert store.note("start") == b"1"
     store.close()
+
+
+def test_start_without_the_tasks_referee_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    root = Root(random.random((40, 16)).astype(np.float32), np.arange(40, dtype=np.int64) % 4)
+    task, model = pack_task(SPEC | {"search": {"referee": "judge"}}, root)
+    packed, founded = tmp_path / "task", tmp_path / "c"
+    packed.mkdir()
+    for name, data in (("task.json", pack(task)), ("model.f32", model), ("root.bin", rootset.to_bytes(root))):
+        (packed / name).write_bytes(data)
+    assert run(["init", str(founded), "--task", str(packed), "--name", "fed"]) == 0
+    capsys.readouterr()
+    assert run(["start", str(founded)]) == 1
+    assert "'judge' is the task's referee and has not enrolled: `invite` it" in _error(capsys)
+    with closing(Store(home.read_config(founded).database)) as store:
+        assert store.note("start") is None
 
 
 def test_round_that_does_not_exist_is_one_line(founded: Path, capsys: pytest.CaptureFixture[str]) -> None:

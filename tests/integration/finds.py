@@ -103,10 +103,15 @@ def root(alike: bool = False) -> Root:
 
 @lru_cache
 def task(
-    rounds: int = 3, every: int = 2, checkers: int = 21, memory: int = 50, alike: bool = False
+    rounds: int = 3,
+    every: int = 2,
+    checkers: int = 21,
+    memory: int = 50,
+    alike: bool = False,
+    referee: str | None = None,
 ) -> tuple[Task, bytes]:
     """The toy task with a search rule."""
-    search = {"every": every, "checkers": checkers, "memory": memory}
+    search = {"every": every, "checkers": checkers, "memory": memory} | ({"referee": referee} if referee else {})
     model = {"kind": "linear", "sizes": [INPUTS, CLASSES], "activation": "none"}
     return pack_task(description(rounds, epsilon=40.0) | {"model": model, "search": search}, root(alike))
 
@@ -147,7 +152,8 @@ def seat_changes(
 
 def searching(directory: Any, liars: dict[str, dict[str, Any]] | None = None, **options: Any) -> Bench:
     """Five silos with toy searchers; `liars` replaces seats. Plain averaging, so that only finds exclude."""
-    ruled = {name: options.pop(name) for name in ("rounds", "every", "checkers", "memory", "alike") if name in options}
+    names = ("rounds", "every", "checkers", "memory", "alike", "referee")
+    ruled = {name: options.pop(name) for name in names if name in options}
     public, toy = root(ruled.get("alike", False)), task(**ruled)
     seats = {name: seat(index, **(liars or {}).get(name, seat_changes())) for index, name in enumerate(SILOS)}
     service, rules = options.pop("service", Service), {"defense": "plain"} | options

@@ -42,6 +42,7 @@ def test_an_empty_file_is_the_default_scenario() -> None:
         ({"model": {"kind": "lenet", "hidden": [3]}}, "two numbers of channels"),
         ({"model": {"hidden": [3.5]}}, "a list of whole numbers from 1"),
         ({"engine": {"encryption": 1}}, "it is true or false"),
+        ({"engine": {"referee": True}}, r"engine\.referee judges searches: set engine\.search = true"),
         ({"data": {"features": "deep"}}, "one of none, scattering"),
         ({"data": {"components": 50}}, "counts fixed features: set data.features"),
         ({"training": {"schedule": "linear"}}, "one of constant, cosine"),

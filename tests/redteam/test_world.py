@@ -85,6 +85,15 @@ def test_the_task_has_the_scenarios_pull_on_prototypes() -> None:
         assert rule.pull_micro == micro
 
 
+def test_referee_is_an_honest_silo_where_the_scenario_has_one() -> None:
+    for seed in range(3):
+        changes = {"attack": {"name": "badnets", "share": 0.5, "by": "silos"}, "seed": seed}
+        world = build(parse(TINY | changes | {"engine": {"search": True, "referee": True}}), NOWHERE)
+        assert world.task.search is not None
+        assert world.task.search.referee in set(world.records) - set(world.crew)
+        assert world.crew
+
+
 def test_task_is_searched_as_often_as_the_scenario_says() -> None:
     for engine, every in (({}, None), ({"search": True}, 2), ({"search": True, "search_every": 5}, 5)):
         rule = build(parse(TINY | {"engine": engine}), NOWHERE).task.search

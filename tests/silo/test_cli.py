@@ -167,18 +167,21 @@ def test_task_pack_writes_task_and_model(tmp_path: Path, capsys: pytest.CaptureF
     ("classes", "words"),
     [(4, "classes as alike; to take 1 for 0 convicts nobody"), (2, "Of 2 classes searches find little and convict")],
 )
-def test_task_pack_says_what_convicts_nobody(
+def test_task_pack_says_what_convicts_nobody_and_who_judges(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: int, words: str
 ) -> None:
     inputs = 16
-    (tmp_path / "spec.toml").write_text(SPEC.replace("[16, 4]", f"[{inputs}, {classes}]"))
+    judged = SPEC.replace("[16, 4]", f"[{inputs}, {classes}]") + '[search]\nreferee = "judge"\n'
+    (tmp_path / "spec.toml").write_text(judged)
     labels = np.repeat(np.arange(classes), 10)
     features = labels[:, None] * np.ones((1, inputs))
     features[labels == 1] = 0
     np.savez(tmp_path / "public.npz", x=features.astype(np.float32), y=labels)
     spec, out, public = (str(tmp_path / name) for name in ("spec.toml", "out", "public.npz"))
     assert run(["task", "pack", spec, out, "--root", public]) == 0
-    assert words in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert words in out
+    assert ("judge judges what searches find: enrol it" in out) is (classes > 2)
 
 
 @pytest.mark.parametrize(
