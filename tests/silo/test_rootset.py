@@ -67,7 +67,7 @@ def test_task_without_a_root_set_has_no_search_and_one_form() -> None:
         ({"often": 2}, root(), BadTask, "remove the unknown often"),
         (3, root(), BadTask, "search must be a table"),
         ({"every": 0}, root(), BadTask, "every: 0 is not within"),
-        ({"referee": "No Name"}, root(), BadTask, "referee: 'No Name' is not"),
+        ({"referee": "No Name"}, root(), BadTask, "referee: 'No Name' has not the form"),
         ({"referee": 3}, root(), BadTask, r"search\.referee must be text"),
         ({}, root(inputs=5), BadData, "5 features, the model takes 6"),
         ({}, root(classes=2), BadData, "exactly the classes 0 to 2"),
