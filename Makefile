@@ -20,9 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(PY) -m tools.demo
 
-# A process for each core; all tests of a file in one, since they share what is slow to make.
+# A process for each core, with one thread; all tests of a file in one, since they share what is slow to make.
 test: setup
-	$(PY) -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
 
 test-unit: setup
 	$(PY) -m pytest -m "not torch and not processes and not data and not integration"
