@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from audit.confirming import _chosen, _is_confirmed, _stood, _success
+from audit.searches import open_search
 from protos.codec import digest_of
+from protos.records import Search
 from protos.task import MICRO
 from tests.audit.test_searches import TRIGGER, changed, flip, view
 
@@ -37,6 +41,21 @@ def test_most_silos_confirm_a_find_or_the_referee_and_one_more(
 @pytest.mark.parametrize(("referee", "expected"), [(None, 200_000), ("ada", 900_000), ("zoe", 200_000)])
 def test_recorded_success_is_the_referees_or_the_lower_median(referee: str | None, expected: int) -> None:
     assert _success({"ada": 900_000, "bob": 0, "cyd": 200_000, "dan": 300_000}, referee) == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "active", "expected"),
+    [("ada", EVERYBODY, "ada"), ("ada", EVERYBODY[1:], None), (None, EVERYBODY, None), ("zoe", EVERYBODY, None)],
+)
+def test_referee_of_a_search_is_the_tasks_while_it_is_an_active_member(
+    named: str | None, active: tuple[str, ...], expected: str | None
+) -> None:
+    policy = SimpleNamespace(quorum_minimum=3, privacy_minimum=3)
+    genesis = SimpleNamespace(policy=policy, task=SimpleNamespace(search=SimpleNamespace(referee=named)))
+    history = SimpleNamespace(
+        genesis=genesis, active=active, adopted=5, sealed=None, sealed_round=0, epoch=1, searches=[]
+    )
+    assert open_search(history, Search(1, "a" * 64), "b" * 64).referee == expected  # type: ignore[arg-type]
 
 
 def test_liars_stronger_trigger_of_the_same_class_does_not_displace_the_one_that_most_report() -> None:

@@ -35,8 +35,8 @@ def stored_key() -> tuple[bytes, np.ndarray]:  # type: ignore[type-arg]
         encryption_type=tenseal.ENCRYPTION_TYPE.SYMMETRIC,
     )
     data = context.serialize(save_secret_key=True)
-    # SEAL's header (magic, length 16, version, zstd, size), then zstd's own magic: compressed words hold the first three
-    # bytes by chance once in 250 keys.
+    # SEAL's header (magic, length 16, version, zstd, size), then zstd's own magic: compressed words hold the first
+    # three bytes by chance once in 250 keys.
     *_, found = re.finditer(rb"\x5e\xa1\x10.{13}(?=\x28\xb5\x2f\xfd)", data, re.DOTALL)
     start = found.start()
     size = int.from_bytes(data[start + 8 : start + 16], "little")
