@@ -52,6 +52,7 @@ class Row:
             left the old model.
         seconds: of the whole run, on whatever machine it ran.
         carried: bytes between silos and coordinator.
+        released: after which round the newest model stood that may be released; 0 without any, None without searches.
     """
 
     scenario: dict[str, Any]
@@ -64,6 +65,7 @@ class Row:
     void: int
     seconds: float
     carried: int
+    released: int | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -101,6 +103,18 @@ class Row:
                 "success_max": max(self.successes),
                 "success_mean": _late(self.successes),
             }
+        return found | self._released()
+
+    def _released(self) -> dict[str, float]:
+        """Of the model that silos would export, which is mostly not the final one."""
+        if self.released is None:
+            return {}
+        found = {"released": float(self.released > 0)}
+        if self.released:
+            found["released_round"] = self.released
+            found["released_accuracy"] = self.accuracies[self.released - 1]
+        if self.released and self.successes:
+            found["released_success"] = self.successes[self.released - 1]
         return found
 
     def to_json(self) -> dict[str, Any]:

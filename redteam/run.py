@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.history import History, RoundView
+from audit.searches import newest_clean
 from redteam import arguments
 from redteam.errors import BadScenario, Endless
 from redteam.measured import Row, SiloRow, mean_of, skews
@@ -144,6 +145,7 @@ class _Runner:
             void=sum(view.outcome is not None and view.outcome.result == "void" for view in views),
             seconds=seconds,
             carried=self._meter.carried,
+            released=_released(history),
         )
 
     def _silo(self, name: str, history: History, views: list[RoundView], model: NDArray[np.float32]) -> SiloRow:
@@ -170,6 +172,13 @@ def _require_decisions(views: list[RoundView]) -> None:
     reasons = {view.outcome.reason for view in views if view.outcome is not None and view.decision is None}
     if reasons and all(view.decision is None for view in views):
         raise BadScenario(f"scenario: every round is void, the first one for this: {sorted(reasons)[0]}")
+
+
+def _released(history: History) -> int | None:
+    if history.genesis.task.search is None:
+        return None
+    clean = newest_clean(history)
+    return clean.search.round if clean else 0
 
 
 def _rounds(views: list[RoundView], name: str, verdict: str) -> tuple[int, ...]:

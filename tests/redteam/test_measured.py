@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,20 @@ def test_each_kind_of_silo_has_its_own_rates_and_attackers_are_none_of_them() ->
     assert found["honest_suspected"] == 0.25
     assert found["worst_silo"] == 0.5
     assert found["gap"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("released", "found"),
+    [
+        (None, {}),
+        (0, {"released": 0.0}),
+        (2, {"released": 1.0, "released_round": 2, "released_accuracy": 0.8, "released_success": 0.1}),
+    ],
+)
+def test_what_is_released_is_measured_after_its_own_round(released: int | None, found: dict[str, float]) -> None:
+    changed = {"accuracies": (0.7, 0.8, 0.9), "successes": (0.0, 0.1, 0.4), "success": 0.4, "released": released}
+    metrics = replace(row(*CAST), **changed).metrics
+    assert {name: value for name, value in metrics.items() if name.startswith("released")} == found
 
 
 def test_a_silo_of_one_class_is_as_skewed_as_the_pool_allows() -> None:

@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,19 @@ def test_a_backdoor_shows_in_the_row_of_plain_averaging() -> None:
     assert result.metrics["attackers_weight"] == pytest.approx(
         sum(one.effective for one in result.silos if one.attacks)
     )
+
+
+@pytest.mark.parametrize(
+    ("search", "clean", "released"),
+    [(None, (), None), (2, (), 0), (2, (False, False), 0), (2, (True, True, False), 3), (2, (True, False, False), 1)],
+)
+def test_released_is_the_newest_model_whose_search_was_clean(
+    search: int | None, clean: tuple[bool, ...], released: int | None
+) -> None:
+    views = [SimpleNamespace(search=SimpleNamespace(round=1 + 2 * place), clean=one) for place, one in enumerate(clean)]
+    task = SimpleNamespace(search=search)
+    history = SimpleNamespace(genesis=SimpleNamespace(task=task), searches=views)
+    assert module._released(history) == released  # type: ignore[arg-type]
 
 
 def test_plain_averaging_weighs_by_count_and_excludes_nobody() -> None:
