@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -61,7 +62,7 @@ def _pooled(cells: Sequence[Cell], data: Path, workers: int) -> Iterator[Result]
     # Never forked: torch has threads. The environment makes each worker use one core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_the_sweep) as pool:
         waiting: dict[Future[dict[str, Any]], Cell] = {pool.submit(run_cell, c.scenario, data): c for c in cells}
         try:
             while waiting:
@@ -74,6 +75,18 @@ def _pooled(cells: Sequence[Cell], data: Path, workers: int) -> Iterator[Result]
                     yield cell, error if isinstance(error, Exception) else future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_the_sweep() -> None:
+    """In a worker: end when the process that started it does, however that ends; a cell may take ten minutes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def ray_cluster(address: str) -> Runner:

@@ -167,6 +167,21 @@ def test_a_sweep_killed_between_cells_goes_on_where_it_was(tmp_path: Path) -> No
 
 
 @pytest.mark.processes
+def test_workers_end_with_a_sweep_that_is_killed_alone(tmp_path: Path) -> None:
+    process = start(tmp_path, 1)
+    wait_for(tmp_path, 1)
+    workers = children(process.pid)
+    assert workers
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert len(finished(tmp_path)) < 4
+
+
+@pytest.mark.processes
 def test_a_worker_killed_between_cells_is_replaced(tmp_path: Path) -> None:
     process = start(tmp_path, 1)
     wait_for(tmp_path, 1)
