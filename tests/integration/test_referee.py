@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from audit import turns
+from audit.certificate import certify
+from audit.files import LogFile
 from audit.findings import search_facts, support
 from audit.history import History
 from protos.codec import digest_of
@@ -46,6 +48,10 @@ def test_majority_that_denies_a_find_is_convicted_of_it(tmp_path: Path) -> None:
     assert replay(federation).chain.digest == history.chain.digest
     facts = search_facts(history)[0]
     assert support(facts, facts.finds[0]).startswith(f"success 100% by referee {REFEREE}; borne out by 2 silos, not")
+    head = LogFile(federation.directory / "log.jsonl").head()
+    assert head is not None
+    (clause,) = [clause for clause in certify(history, head).clauses if clause.name == "search"]
+    assert f" finds by the word of {REFEREE}; " in clause.detail
 
 
 def test_majority_of_lying_tables_frames_nobody_and_clears_nobody(
