@@ -4,7 +4,7 @@ By ballot a find is confirmed if at least two silos, and more than half of those
 (`audit.searches`). No ballot is right where half of the silos lie. Where the task names a *referee*, a silo that the
 federation trusts with searches, its word decides whenever it gave one: a find is confirmed if it and one other silo
 bear it out, what it measured is what is recorded, and of several triggers for a class one that it reported goes first.
-Who answers falsely can then be in any majority.
+How many others answer falsely does not matter then.
 """
 
 from __future__ import annotations
