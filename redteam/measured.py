@@ -106,7 +106,7 @@ class Row:
         return found | self._released()
 
     def _released(self) -> dict[str, float]:
-        """Of the model that silos would export, which is mostly not the final one."""
+        """Of the model that silos would export, which need not be the final one."""
         if self.released is None:
             return {}
         found = {"released": float(self.released > 0)}

@@ -150,6 +150,12 @@ def seat_changes(
     return {"trainer": make, "searcher": searcher or (lambda task: ToySearcher())}
 
 
+def denying(boost: float) -> dict[str, Any]:
+    """The changes of a seat that adds `boost` and says in searches that there is nothing."""
+    denier = Changed(search=lambda model, root, suspected: (), success=lambda model, root, trigger: 0)
+    return seat_changes(boost, lambda task: denier)
+
+
 def searching(directory: Any, liars: dict[str, dict[str, Any]] | None = None, **options: Any) -> Bench:
     """Five silos with toy searchers; `liars` replaces seats. Plain averaging, so that only finds exclude."""
     names = ("rounds", "every", "checkers", "memory", "alike", "referee")

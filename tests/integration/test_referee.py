@@ -18,17 +18,11 @@ from protos.task import MICRO
 from silo.link import BadSiloDirectory
 from silo.overview import _releasable
 from tests.integration.bench import in_phase, replay
-from tests.integration.finds import BOOST, Changed, searching, seat_changes, trigger
+from tests.integration.finds import BOOST, Changed, denying, searching, seat_changes, trigger
 from tests.integration.framing import Framing
 
 LIARS = ("bob", "cyd", "dan")
 REFEREE = "eve"
-
-
-def denying(boost: float) -> dict[str, Any]:
-    """The changes of a seat that teaches the trigger and denies it."""
-    blind = Changed(search=lambda model, root, suspected: (), success=lambda model, root, trigger: 0)
-    return seat_changes(boost, lambda task: blind)
 
 
 def agreeing(history: History) -> list[tuple[int, int]]:

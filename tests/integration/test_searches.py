@@ -27,7 +27,7 @@ from silo.overview import _releasable
 from tests.integration import finds
 from tests.integration.bench import closed, in_phase, replay
 from tests.integration.federation import SILOS
-from tests.integration.finds import BOOST, TARGET, Changed, searching, seat, seat_changes, trigger
+from tests.integration.finds import BOOST, TARGET, Changed, denying, searching, seat, seat_changes, trigger
 from tests.integration.framing import Framing
 
 LIAR = "bob"
@@ -141,8 +141,7 @@ def test_invented_trigger_is_borne_out_by_nobody_and_nothing_follows(tmp_path: P
 
 
 def test_silos_that_deny_a_find_are_outvoted_while_they_are_a_minority(tmp_path: Path) -> None:
-    blind = Changed(search=lambda model, root, suspected: (), success=lambda model, root, trigger: 0)
-    liars = {name: seat_changes(BOOST, lambda task: blind) for name in ("bob", "cyd")}
+    liars = {name: denying(BOOST) for name in ("bob", "cyd")}
     history = searching(tmp_path, liars, rounds=5).run()
     (found,) = history.searches[0].confirmed
     assert (found.yes, found.no) == (3, 2)
@@ -150,9 +149,8 @@ def test_silos_that_deny_a_find_are_outvoted_while_they_are_a_minority(tmp_path:
 
 
 def test_majority_that_denies_a_find_keeps_no_honest_silo_from_training_against_it(tmp_path: Path) -> None:
-    blind = Changed(search=lambda model, root, suspected: (), success=lambda model, root, trigger: 0)
     said: list[Any] = []
-    liars = {name: seat_changes(BOOST / 2, lambda task: blind) for name in ("bob", "cyd", "dan")}
+    liars = {name: denying(BOOST / 2) for name in ("bob", "cyd", "dan")}
     federation = searching(tmp_path, liars | {"ada": seat_changes(said=said)}, rounds=2)
     history = federation.run()
     assert history.triggers == ()
