@@ -30,8 +30,14 @@ FEWEST_OTHERS = 3
 """A consensus needs so many other silos: the median of two follows either of them."""
 PAIRED_UP_TO = 16
 """Silos up to which every pair is judged by a consensus without both; that of more moves little with one of them."""
+HALF_WITHIN = 0.6745
+"""Half of normal values lie within so many standard deviations."""
+DRAWN = 4 / math.pi - 1
+"""By how much of the consensus's error two silos that it counts seem to disagree."""
 _BLOCK = 256
 """Rows of a matrix of silos times silos that are in memory at once."""
+_FEW = 16
+"""The same where every entry has a number of each class."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,11 @@ def consensus(means: Means, without: Integers) -> Consensus:
     if silos - without.shape[1] < FEWEST_OTHERS:
         nobody = np.full((len(without), classes), np.inf)
         return Consensus(without, np.zeros((len(without), classes, embedding)), nobody, np.zeros(len(without)))
-    total = means.weights.sum(axis=0) - means.weights[without].sum(axis=1)
     voters = means.known.sum(axis=0) - means.known[without].sum(axis=1)
     enough = voters >= FEWEST_OTHERS
-    # Asymptotic variance of a median of normals, pi/2 times that of the mean with the same weights.
-    error = np.where(enough, math.pi / 2 * voters / np.where(enough, total, 1.0) ** 2, np.inf)
     centre = means.ranking.medians(without)
-    return Consensus(without, centre, error, _between(means, without, centre, enough))
+    between = _between(means, without, centre, enough)
+    return Consensus(without, centre, _error(means, without, between, enough), between)
 
 
 def class_medians(values: Floats, known: NDArray[np.bool_]) -> Floats:
@@ -153,12 +157,12 @@ def agreements(setting: Setting, means: Means) -> Floats:
     Both residuals are from the consensus of the rest, whose error they share and which is taken off. Above
     PAIRED_UP_TO silos each residual is from the consensus of all others, where the other of the pair is one voter of
     many: each draws the other's consensus towards itself, with normal values by 2/pi of the shared error. Twice that
-    is a little more than the error itself, so that nothing is taken off and the score errs on the low side.
+    is a little more than the error itself, and the rest is added.
     """
     silos = len(means.values)
     scores = np.zeros(silos)
     if silos <= PAIRED_UP_TO:
-        pairs = np.array([(one, other) for one in range(silos) for other in range(one)], dtype=np.int64).reshape(-1, 2)
+        pairs = _pairs(silos)
         found = _paired(setting, means, consensus(means, pairs))
         np.maximum.at(scores, pairs.ravel(), np.repeat(found, 2))
         return scores
@@ -166,6 +170,28 @@ def agreements(setting: Setting, means: Means) -> Floats:
         block[np.arange(len(rows)), rows] = -np.inf
         scores[rows] = np.maximum(block.max(axis=1), 0.0)
     return scores
+
+
+def strain(setting: Setting, means: Means) -> float:
+    """Standard deviation of the agreement of two silos, from the median over pairs; at least 1, which noise has.
+
+    Residuals that lie in few of the embedding's directions agree or disagree by more than independent coordinates do:
+    `E z²` is `k tr(S²) / tr(S)²` for their covariance S, one by the share of directions in use. By the root of this
+    deviations from the consensus are wider, too. It is a median, so that a minority that agrees moves it little.
+    """
+    silos = len(means.values)
+    if silos <= PAIRED_UP_TO:
+        found = _paired(setting, means, consensus(means, _pairs(silos)))
+    else:
+        found = np.concatenate([block[rows[:, None] > np.arange(silos)] for rows, block in _crossed(setting, means)])
+    # Only pairs without a class in common are at 0.
+    known = np.abs(found[found != 0])
+    return max(1.0, float(np.median(known)) / HALF_WITHIN) if known.size else 1.0
+
+
+def _pairs(silos: int) -> Integers:
+    """int64[pairs, 2]"""
+    return np.array([(one, other) for one in range(silos) for other in range(one)], dtype=np.int64).reshape(-1, 2)
 
 
 def _paired(setting: Setting, means: Means, rest: Consensus) -> Floats:
@@ -190,7 +216,8 @@ def _crossed(setting: Setting, means: Means) -> Iterator[tuple[Integers, Floats]
     for start in range(0, len(classes), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(classes)))
         spread = setting.embedding * (whole[rows] @ whole.T + errors[rows] @ errors.T)
-        agreed = residuals[rows] @ residuals.T
+        shared = (errors[rows] @ classes.T + classes[rows] @ errors.T) / 2
+        agreed = residuals[rows] @ residuals.T + DRAWN * setting.embedding * shared
         yield rows, np.divide(agreed, np.sqrt(spread), out=np.zeros_like(agreed), where=spread > 0)
 
 
@@ -219,6 +246,24 @@ def _between(means: Means, without: Integers, centre: Floats, enough: NDArray[np
         np.put_along_axis(heard, without[part], False, axis=1)
         excesses = np.divide(total, number, out=np.full_like(total, np.inf), where=heard)
         found[part] = np.maximum(_medians(excesses, heard.sum(axis=1)), 0.0)
+    return found
+
+
+def _error(means: Means, without: Integers, between: Floats, enough: NDArray[np.bool_]) -> Floats:
+    """Variance of a coordinate of each median, float64[m, classes].
+
+    `pi/2 sum(w²) / sum(w/s)²` with the weights w = 1/σ and all that a value varies by, s² = σ² + between-silo variance:
+    the asymptotic one for normals, pi/2 times that of the mean where s = σ.
+    """
+    squares = np.square(means.weights).sum(axis=0) - np.square(means.weights[without]).sum(axis=1)
+    own = np.where(means.known, means.variances, 1.0)
+    found = np.full(enough.shape, np.inf)
+    for start in range(0, len(without), _FEW):
+        part = slice(start, start + _FEW)
+        densities = means.weights / np.sqrt(own + between[part, None, None])
+        np.put_along_axis(densities, without[part, :, None], 0.0, axis=1)
+        total = np.where(enough[part], densities.sum(axis=1), 1.0)
+        found[part] = np.where(enough[part], math.pi / 2 * squares[part] / total**2, np.inf)
     return found
 
 

@@ -34,46 +34,55 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (np.take_along_axis(ranked, lower, axis=0) + np.take_along_axis(ranked, upper, axis=0))[0] / 2
 
 
-def consensus(means: Means, without: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Centre [classes, embedding] and the variance of its coordinates [classes]."""
+def consensus(means: Means, without: Sequence[int]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Centre [classes, embedding], the variance of its coordinates [classes], and the between-silo variance.
+
+    A median that weighs values by w has `sum w² / (4 sum(w f)²)` for densities f at the centre, `1 / (s sqrt(2 pi))`.
+    """
     others = np.setdiff1d(np.arange(len(means.values)), without)
+    classes = means.values.shape[1]
     if len(others) < FEWEST_OTHERS:
-        return np.zeros(means.values.shape[1:]), np.full(means.values.shape[1], np.inf)
+        return np.zeros(means.values.shape[1:]), np.full(classes, np.inf), 0.0
     weights = np.where(means.known[others], 1 / np.sqrt(means.variances[others]), 0.0)
-    total = weights.sum(axis=0)
-    voters = means.known[others].sum(axis=0)
-    enough = voters >= FEWEST_OTHERS
-    variance = np.where(enough, math.pi / 2 * voters / np.where(enough, total, 1.0) ** 2, np.inf)
-    return weighted_median(means.values[others], weights), variance
+    centre = weighted_median(means.values[others], weights)
+    voting = [[who for who in others if means.known[who, label]] for label in range(classes)]
+    judged = [label for label in range(classes) if len(voting[label]) >= FEWEST_OTHERS]
+    added = between(means, centre, judged, others)
+    error = np.full(classes, np.inf)
+    for label in judged:
+        own = [float(means.variances[who, label]) for who in voting[label]]
+        heights = [1 / math.sqrt(2 * math.pi * (one + added)) for one in own]
+        weighed = sum(high / math.sqrt(one) for high, one in zip(heights, own, strict=True))
+        error[label] = sum(1 / one for one in own) / (2 * weighed) ** 2
+    return centre, error, added
 
 
-def between(means: Means, centre: np.ndarray, error: np.ndarray, judged: Sequence[int]) -> float:
+def between(means: Means, centre: np.ndarray, judged: Sequence[int], others: np.ndarray) -> float:
     excesses = []
-    for other in np.setdiff1d(np.arange(len(means.values)), judged):
-        classes = means.known[other] & np.isfinite(error)
-        if classes.any():
+    for other in others:
+        classes = [label for label in judged if means.known[other, label]]
+        if classes:
             squares = np.square(means.values[other, classes] - centre[classes]).mean(axis=1)
             excesses.append(float((squares - means.variances[other, classes]).mean()))
     return max(0.0, float(np.median(excesses))) if excesses else 0.0
 
 
 def deviation(means: Means, silo: int) -> float:
-    centre, error = consensus(means, [silo])
+    centre, error, added = consensus(means, [silo])
     classes = means.known[silo] & np.isfinite(error)
     if not classes.any():
         return 0.0
-    variance = means.variances[silo, classes] + error[classes] + between(means, centre, error, [silo])
+    variance = means.variances[silo, classes] + error[classes] + added
     squares = np.square(means.values[silo, classes] - centre[classes]).sum(axis=1) / variance
     degrees = centre.shape[1] * int(classes.sum())
     return (float(squares.sum()) - degrees) / math.sqrt(2 * degrees)
 
 
 def agreement(means: Means, one: int, other: int) -> float:
-    centre, error = consensus(means, [one, other])
+    centre, error, added = consensus(means, [one, other])
     classes = means.known[one] & means.known[other] & np.isfinite(error)
     if not classes.any():
         return 0.0
-    added = between(means, centre, error, [one, other])
     mine, theirs = (means.variances[silo, classes] + added for silo in (one, other))
     shared, embedding = error[classes], centre.shape[1]
     products = (means.values[one, classes] - centre[classes]) * (means.values[other, classes] - centre[classes])
@@ -88,7 +97,7 @@ def agreements(means: Means) -> list[float]:
 
 def unexplained(setting: Setting, exhibits: Sequence[Exhibit], means: Means, silo: int) -> float:
     """Length of the output weight's update off the span of the prototypes, by a basis of what is orthogonal to it."""
-    centre, error = consensus(means, [silo])
+    centre, error, _ = consensus(means, [silo])
     if not np.isfinite(error).any():
         return 0.0
     rows = np.concatenate([centre[np.isfinite(error)], means.values[silo, means.known[silo]]])

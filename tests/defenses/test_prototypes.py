@@ -7,7 +7,7 @@ import pytest
 
 from defenses.evidence import Exhibit, Setting
 from defenses.guard import RAMPS
-from defenses.prototypes import agreements, consensus, deviations, means_of
+from defenses.prototypes import Means, agreements, consensus, deviations, means_of, strain
 from protos.task import PROTOTYPE_GRID
 from tests.defenses.simulate import COUNTS, DEMO, direction, drawn, honest, noised_sums
 
@@ -124,3 +124,41 @@ def test_sums_are_read_in_grid_units(setting: Setting, rng: np.random.Generator)
     setting = replace(setting, prototype_noise=1.0)
     exhibit = replace(honest(setting, "a", 400, rng), prototypes=np.full((10, 32), 40 * PROTOTYPE_GRID // 2))
     assert means_of(setting, [exhibit]).values == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("silos", [6, 10, 16, 20])
+def test_honest_silos_that_differ_by_more_than_their_noise_are_rarely_suspected(
+    silos: int, setting: Setting, rng: np.random.Generator
+) -> None:
+    """Their consensus errs by what they differ by, too, and they share its error."""
+    suspected = []
+    for _ in range(600 // silos):
+        own = np.repeat(np.exp(rng.normal(0, 0.7, (silos, 1))), setting.classes, axis=1)
+        values = rng.normal(size=(silos, setting.classes, setting.embedding)) * np.hypot(own, 2.0)[..., None]
+        means = Means(values, own**2, np.ones(own.shape, dtype=bool))
+        scores = {"prototype": deviations(setting, means), "agreement": agreements(setting, means)}
+        suspected += [score * 1e6 > RAMPS[name].begin for name, score in scores.items()]
+    assert np.concatenate(suspected).mean() < 0.03
+
+
+@pytest.mark.parametrize("silos", [12, 20])
+def test_strain_is_one_for_noise_and_by_the_share_of_directions_where_silos_differ_along_few(
+    silos: int, setting: Setting, rng: np.random.Generator
+) -> None:
+    """Of all pairs, on either side of where each has a consensus of its own."""
+    classes, width = setting.classes, setting.embedding
+    counts = np.full(classes, 40)
+
+    def measured(residuals: np.ndarray) -> float:
+        sums = np.rint(residuals * counts[:, None] * PROTOTYPE_GRID).astype(np.int64)
+        none = np.zeros((8, 33), int), np.zeros(330, int)
+        exhibits = [Exhibit(f"s{place:02d}", 400, counts, *none, own) for place, own in enumerate(sums)]
+        return strain(setting, means_of(setting, exhibits))
+
+    sampling = rng.normal(size=(silos, classes, width)) / np.sqrt(40 * width)
+    assert measured(sampling) == pytest.approx(1.0, abs=0.25)
+    frame = np.linalg.qr(rng.normal(size=(width, width)))[0][: width // 8]
+    along = rng.normal(size=(silos, classes, len(frame))) @ frame * np.sqrt(8)
+    assert measured(along / 5) == pytest.approx(np.sqrt(8), rel=0.15)
+    along[:2] += 20
+    assert measured(along / 5) < 2 * np.sqrt(8)
