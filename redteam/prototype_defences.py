@@ -13,7 +13,7 @@ from defenses import aggregation, registry
 from defenses.decide import decide
 from defenses.evidence import Exhibit, History, Scored, Setting, fact
 from defenses.guard import Guard
-from defenses.prototypes import agreements, deviations, means_of
+from defenses.prototypes import agreements, deviations, means_of, strain
 from defenses.weights import integer_weights
 from protos.task import PROTOTYPE_GRID
 from redteam.attacks.parts import Floats
@@ -86,16 +86,20 @@ def fedpd(sent: Sent) -> Combined:
 
 
 class PrototypeGuard(Guard):
-    """The Guard where only prototypes are sent: deviation and agreement, which lower weights to the floor."""
+    """The Guard where only prototypes are sent: deviation and agreement, which lower weights to the floor.
+
+    Embeddings of personal models differ along few directions, so that z-scores of honest silos are wider than one.
+    """
 
     name = "guard-prototypes"
 
     def score(
         self, setting: Setting, exhibits: Sequence[Exhibit], history: History | None = None
     ) -> tuple[Scored, ...]:
-        """The two suspicions on prototypes; there is no update that a law could speak of."""
+        """The two suspicions on prototypes, in widths that they have here; no law speaks of prototypes."""
         means = means_of(setting, exhibits)
-        columns = {"prototype": deviations(setting, means), "agreement": agreements(setting, means)}
+        width = strain(setting, means)
+        columns = {"prototype": deviations(setting, means) / width, "agreement": agreements(setting, means) / width}
         return tuple(
             Scored(one.silo, one.count, tuple(fact(name, column[place]) for name, column in columns.items()))
             for place, one in enumerate(exhibits)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from audit.prototypes import GlobalPrototypes
 from defenses import robust
@@ -171,6 +172,23 @@ def test_the_guard_leaves_honest_prototypes_at_their_counts() -> None:
     assert not suspected
     assert weights == pytest.approx(dict.fromkeys(weights, 1.0))
     assert centre == pytest.approx(mean(sent(silos=12)).consensus, rel=1e-2)
+
+
+@pytest.mark.parametrize("silos", [12, 20])
+def test_the_guard_suspects_who_strays_beyond_what_personal_models_do(silos: int) -> None:
+    """Honest silos stray along four directions of 64, far beyond their own uncertainty; two stray farther together."""
+    random = np.random.default_rng(1)
+    counts = np.full((silos, 3), 50)
+    directions = random.normal(size=(4, 64))
+    values = 5 * random.normal(size=(silos, 3, 64)) + 30 * random.normal(size=(silos, 3, 4)) @ directions
+
+    def judged(moved: NDArray[np.float64]) -> frozenset[str]:
+        sums = np.rint(counts[..., None] * moved).astype(np.int64)
+        return guard(Sent(tuple(f"s{i:02d}" for i in range(silos)), sums, counts, 0.01, 0.0)).suspected
+
+    assert not judged(values)
+    values[3:5] += 150 * random.normal(size=64)
+    assert judged(values) == {"s03", "s04"}
 
 
 def test_the_prototype_guard_has_no_law_to_exclude_by() -> None:
