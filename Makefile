@@ -22,7 +22,7 @@ demo: setup
 
 # A process for each core, with one thread; all tests of a file in one, since they share what is slow to make.
 test: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-unit: setup
 	$(PY) -m pytest -m "not torch and not processes and not data and not integration"

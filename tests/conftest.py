@@ -21,6 +21,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _leave_out("data", config, items)
     if "nightly" not in str(config.getoption("-m")):
         _leave_out("nightly", config, items)
+    # Files of a few long tests go first: last, they would leave the other cores idle. See --no-loadscope-reorder.
+    long = {item.path for item in items if item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture
