@@ -51,7 +51,7 @@ def run(scenario: Scenario, data: Path, on_round: Callable[[int, int], None] | N
     world = build(scenario, data)
     runners: list[_Runner] = []
     rule = arguments.registered(world, lambda: runners[0] if runners else None)
-    with tempfile.TemporaryDirectory(dir=_memory(), prefix="concordat-redteam-") as directory, rule:
+    with tempfile.TemporaryDirectory(dir=_memory(), prefix=f"concordat-redteam-{os.getpid()}-") as directory, rule:
         runners.append(_Runner(world, Path(directory), on_round))
         return runners[0].run()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from redteam import runners, sweep
 from redteam.errors import SweepFailed
+from redteam.run import MEMORY
 from redteam.runners import here, processes, ray_cluster
 from redteam.sweep import Cell, Cells, Result, parse_sweep, run_sweeps
 
@@ -136,6 +138,12 @@ def wait_for(directory: Path, count: int) -> None:
         time.sleep(0.02)
 
 
+def directories(worker: int) -> list[Path]:
+    """Where the runs of a worker process keep their files."""
+    above = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    return list(above.glob(f"concordat-redteam-{worker}-*"))
+
+
 def children(parent: int) -> list[int]:
     """Worker processes of a sweep, by their command line."""
     found = []
@@ -172,6 +180,9 @@ def test_workers_end_with_a_sweep_that_is_killed_alone(tmp_path: Path) -> None:
     wait_for(tmp_path, 1)
     workers = children(process.pid)
     assert workers
+    while not any(directories(worker) for worker in workers):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 30
@@ -179,6 +190,7 @@ def test_workers_end_with_a_sweep_that_is_killed_alone(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert len(finished(tmp_path)) < 4
+    assert not [left for worker in workers for left in directories(worker)], "what a run holds in memory goes with it"
 
 
 @pytest.mark.processes
