@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def run(scenario: Scenario, data: Path, on_round: Callable[[int, int], None] | N
     world = build(scenario, data)
     runners: list[_Runner] = []
     rule = arguments.registered(world, lambda: runners[0] if runners else None)
-    with tempfile.TemporaryDirectory(dir=_memory(), prefix=f"concordat-redteam-{os.getpid()}-") as directory, rule:
+    with tempfile.TemporaryDirectory(dir=_memory(), prefix=_prefix()) as directory, rule:
         runners.append(_Runner(world, Path(directory), on_round))
         return runners[0].run()
 
@@ -197,6 +198,21 @@ def _tester(world: World, records: Records) -> Trainer:
 def _share_right(tester: Trainer, model: NDArray[np.float32]) -> float:
     correct, total = tester.evaluate(model)
     return correct / total
+
+
+def remove_files() -> None:
+    """Remove what this process's run keeps, for a process that ends in the middle of it."""
+    above = Path(_memory() or tempfile.gettempdir())
+    # More than once, as the run may write meanwhile.
+    for _ in range(100):
+        for directory in (found := list(above.glob(f"{_prefix()}*"))):
+            shutil.rmtree(directory, ignore_errors=True)
+        if not found:
+            break
+
+
+def _prefix() -> str:
+    return f"concordat-redteam-{os.getpid()}-"
 
 
 def _memory() -> Path | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +16,6 @@ from redteam.scenario import Scenario
 from redteam.sweep import Cell, Result, Runner
 
 _MOST_DEATHS = 5
-_SECONDS_TO_TIDY = 5.0
 
 
 def run_cell(scenario: Scenario, data: Path) -> dict[str, Any]:
@@ -83,15 +80,16 @@ def _pooled(cells: Sequence[Cell], data: Path, workers: int) -> Iterator[Result]
 def _end_with_the_sweep() -> None:
     """In a worker: end when the process that started it does, however that ends; a cell may take ten minutes.
 
-    It is interrupted first, so that the run removes its directory, which may take a gigabyte of memory.
+    What its run keeps in memory, up to a gigabyte, goes too.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def watch() -> None:
         parent.join()
-        _thread.interrupt_main()
-        time.sleep(_SECONDS_TO_TIDY)
+        from redteam.run import remove_files  # not before a cell needs it: torch takes seconds
+
+        remove_files()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
