@@ -6,10 +6,14 @@ clipping allows. An honest silo with unusual data deviates too, but from round t
 mean deviation of the latest rounds (of one, and of RECENT) is held against the mean of those before, each round weighed
 by its precision. One round shows a sudden change; several show what stands where noise should average out.
 
-*Null.* A silo that deviates by a constant leaves Gaussian noise in the difference, of variance
-`v = 1/sum(1/V_recent) + 1/sum(1/V_past)` per coordinate, with V the noise of the silo and of the others' median in one
-round. So energy over v is chi-square with d degrees, one for each coordinate. The score is the greater of both
-`(energy / (v + u) - d) / sqrt(2 d)`.
+Deviations shrink as a model learns, those of unusual silos the most, and who comes closer to the others does not drift.
+So the past's mean p is held against the latest one l by the part of it that fits best, `a = <l, p> / |p|^2` between 0
+and 1, and what counts is `l - a p`: what is new, and whatever exceeds the past.
+
+*Null.* A silo that deviates by a constant, or by less and less of it, leaves Gaussian noise in the difference, of
+variance `v = 1/sum(1/V_recent) + a^2/sum(1/V_past)` per coordinate, with V the noise of the silo and of the others'
+median in one round. So energy over v is chi-square with d degrees, one for each coordinate, less what a is fitted to.
+The score is the greater of both `(energy / (v + u) - d) / sqrt(2 d)`.
 
 *What honest silos do besides.* Signals move as the model learns, by a variance u per coordinate, the greater of two:
 the most that an earlier round of the same silo was off its other ones beyond its noise, and the median of the other
@@ -138,8 +142,11 @@ def others_medians(values: Integers) -> Floats:
 
 def _score(now: Deviations, before: Deviations, own: Floats) -> Floats:
     degrees = now.rows.shape[1]
-    variances = 1 / now.precisions + 1 / before.precisions
-    energies = _energies(now.rows - before.rows)
+    lengths = _energies(before.rows)
+    along = np.einsum("nd,nd->n", now.rows, before.rows)
+    kept = np.clip(np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 0), 0.0, 1.0)
+    variances = 1 / now.precisions + kept**2 / before.precisions
+    energies = _energies(now.rows - kept[:, None] * before.rows)
     moved = np.maximum(energies / degrees - variances, 0.0)
     usual = np.maximum(own, moved - excess(moved))
     return np.asarray((energies / (variances + usual) - degrees) / math.sqrt(2 * degrees), dtype=np.float64)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from defenses.evidence import Earlier, Exhibit, Setting
 from defenses.prototypes import Means
@@ -233,7 +233,7 @@ def drift(setting: Setting, exhibits: Sequence[Exhibit], history: Sequence[Earli
     for block in (recent[-1:], recent):
         moved = {}
         for one in known:
-            energy, variance = _way([row[one] for row in block if one in row], habits[one])
+            energy, variance = _news([row[one] for row in block if one in row], habits[one])
             moved[one] = energy, variance, max(0.0, energy / setting.output_size - variance)
         others = [extra for one, (_, _, extra) in moved.items() if one != silo]
         usual = max(_restless(habits[silo]), float(np.median(others)) if others else moved[silo][2])
@@ -253,14 +253,24 @@ def _strayed(earlier: Earlier, silo: str) -> tuple[np.ndarray, float]:
     return row * unit, (noise[silo] + shared) * unit**2
 
 
+def _mean(rounds: Sequence[tuple[np.ndarray, float]]) -> tuple[np.ndarray, float]:
+    """Mean by precision, and the variance of its coordinates."""
+    weights = np.array([1 / variance for _, variance in rounds])
+    return np.average([row for row, _ in rounds], axis=0, weights=weights), 1 / float(weights.sum())
+
+
 def _way(rounds: Sequence[tuple[np.ndarray, float]], others: Sequence[tuple[np.ndarray, float]]) -> tuple[float, float]:
-    """Squared distance of two means by precision, and the variance of its coordinates."""
-    means, spreads = [], []
-    for group in (rounds, others):
-        weights = np.array([1 / variance for _, variance in group])
-        means.append(np.average([row for row, _ in group], axis=0, weights=weights))
-        spreads.append(1 / float(weights.sum()))
-    return float(np.square(means[0] - means[1]).sum()), sum(spreads)
+    """Squared distance of two means, and the variance of its coordinates."""
+    (one, spread), (other, wider) = _mean(rounds), _mean(others)
+    return float(np.square(one - other).sum()), spread + wider
+
+
+def _news(rounds: Sequence[tuple[np.ndarray, float]], past: Sequence[tuple[np.ndarray, float]]) -> tuple[float, float]:
+    """Squared distance from the segment between zero and the past's mean, and the variance of its coordinates."""
+    (now, spread), (before, wider) = _mean(rounds), _mean(past)
+    (part,), _ = optimize.nnls(before[:, None], now)
+    part = min(1.0, float(part))
+    return float(np.square(now - part * before).sum()), spread + part**2 * wider
 
 
 def _restless(habit: Sequence[tuple[np.ndarray, float]]) -> float:

@@ -27,17 +27,24 @@ SIZE = DEMO.body_size + DEMO.output_size
 SILO, SINCE = "c220", 12
 
 
-def lives(seed: int, number: int, turn: Turn | None = None, restless: float = 0.0) -> Iterator[Round]:
-    """Silos with lasting offsets of up to 0.8 of the bound, a model that moves, and one that turns in round SINCE."""
+def lives(
+    seed: int, number: int, turn: Turn | None = None, restless: float = 0.0, learning: float = 0.0, noise: float = 1.0
+) -> Iterator[Round]:
+    """Silos with offsets of up to 0.8 of the bound, a model that moves, and one that turns in round SINCE.
+
+    Offsets last, or shrink by exp(-`learning`) a round. `noise` is a part of the demonstration's.
+    """
     rng = np.random.default_rng(seed)
+    task = replace(DEMO, noise_multiplier=DEMO.noise_multiplier * noise)
     bound = DEMO.signal_bound
     habits = {silo: direction(SIZE, rng) * bound * rng.uniform(0, 0.8) for silo in COUNTS}
     for place in range(number):
-        setting, shown = drawn(DEMO, rng), []
+        setting, shown = drawn(task, rng), []
         common = direction(SIZE, rng) * bound * 0.2
         for silo, count in COUNTS.items():
             deviation = noise_std(setting, count)
-            signal = common + habits[silo] + direction(SIZE, rng) * bound * restless * rng.random()
+            habit = habits[silo] * np.exp(-learning * place)
+            signal = common + habit + direction(SIZE, rng) * bound * restless * rng.random()
             if turn is not None and silo == SILO and place >= SINCE:
                 update = turn(signal, deviation, rng)
             else:
@@ -119,6 +126,19 @@ def test_honest_silos_with_lasting_offsets_are_not_suspected_of_drift(restless: 
         found, _ = judged(lives(seed, 40, restless=restless))
         struck.update(silo for one in found for silo, judgement in one.items() if drifting(judgement))
     assert all(struck[silo] <= 0.05 * 3 * 40 for silo in COUNTS)
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.1, 0.01])
+def test_silos_that_come_closer_as_the_model_learns_are_not_suspected(noise: float) -> None:
+    for seed in range(3):
+        found, _ = judged(lives(seed, 24, restless=0.02, learning=0.15, noise=noise))
+        assert not any(drifting(one) for judgements in found for one in judgements.values())
+
+
+def test_who_turns_while_the_model_learns_is_suspected() -> None:
+    found, _ = judged(lives(7, SINCE + RECENT + 4, learns_otherwise, restless=0.02, learning=0.15, noise=0.1))
+    assert all(drifting(judgements[SILO]) for judgements in found[SINCE:])
+    assert not any(drifting(one) for judgements in found[:SINCE] for one in judgements.values())
 
 
 def test_honest_digits_do_not_drift_more_than_one_round_in_twenty() -> None:
