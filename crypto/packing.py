@@ -132,7 +132,7 @@ class Packing:
         fields = np.zeros((self.chunks, FIELDS_PER_CHUNK), dtype=values.dtype)
         for row, members in zip(fields, self._members(), strict=False):
             row[: members.size] = values[members]
-        fields[self.body_chunks :].reshape(-1)[: self.output_size] = values[self._output]
+        fields[self.body_chunks :].reshape(-1)[: self.output_size] = values[self.output]
         return fields
 
     def from_fields(self, fields: NDArray[Any]) -> NDArray[Any]:
@@ -142,11 +142,12 @@ class Packing:
         values = np.empty(self.size, dtype=fields.dtype)
         for row, members in zip(fields, self._members(), strict=False):
             values[members] = row[: members.size]
-        values[self._output] = fields[self.body_chunks :].reshape(-1)[: self.output_size]
+        values[self.output] = fields[self.body_chunks :].reshape(-1)[: self.output_size]
         return values
 
     @property
-    def _output(self) -> slice:
+    def output(self) -> slice:
+        """Which coordinates of the model have chunks of their own."""
         return slice(self.output_offset, self.output_offset + self.output_size)
 
     def _members(self) -> Iterator[NDArray[np.int32]]:

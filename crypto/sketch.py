@@ -96,6 +96,16 @@ def sketch(
     return folds, output.astype(np.int32)
 
 
+def blur(packing: Packing) -> NDArray[np.float64]:
+    """By how much more noise each coordinate shows in a sketch than it has in the update, float64[d].
+
+    That is sqrt(K/F) under the folds of K chunks to F, and 1 in the exact output layer.
+    """
+    factors = np.full(packing.size, np.sqrt(packing.body_chunks / packing.folds))
+    factors[packing.output] = 1.0
+    return factors
+
+
 def split(folded_fields: NDArray[np.int64], packing: Packing) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The sketch in folded fields (shape [F + output_chunks, 8192], in the order of `rows`)."""
     folds = folded_fields.shape[0] - packing.output_chunks

@@ -35,6 +35,9 @@ it: its x is below zero in the mean, no majority is needed to say so, and the tr
 such rounds count for nothing, and it takes TOLD more until *after* is judged. *Before* needs more honest silos than
 others.
 
+*Blind models.* Everything moves a model that is hardly right about clean records, and honest silos move it in all ways:
+its directions are zero, and a round on whose directions all projections are zero is left out.
+
 *Witnesses.* That honest silos unlearn is checked and not assumed: nobody is found unless the *after* of at least
 WITNESSES silos is well below zero. A model that learns fast may move towards a trigger by every silo's hand.
 
@@ -85,7 +88,7 @@ GRACE, TOLD = 1, 3
 In the first two, of a model that had hardly learned, honest silos came to z = 12 once, which the next two took back."""
 WITNESSES, UNLEARNS_MICRO = 2, -2_326_348
 """Silos whose z after inoculation is at most this (the 0.01 quantile of a normal variable), without whom nobody is
-found: as many as a find needs to be confirmed."""
+found: as many as a find needs to be confirmed. Who is at the opposite of it or above does not unlearn the trigger."""
 QUANTILE, NORMAL = 0.9, 1.2816
 """Of all silos' controls, and of a standard normal variable."""
 HABIT, NORMAL_HABIT = 0.75, 0.6745
@@ -184,9 +187,10 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
     """
     target = find.target
     seen = {one.number: _seen(one if isinstance(one, Projected) else project(one)) for one in rounds}
+    telling = [past for past in rounds if seen[past.number].projections.any()]
     parts = [
-        (BEFORE, _Table.of([seen[past.number] for past in rounds if not past.told]), True),
-        (AFTER, _Table.of([seen[past.number] for past in rounds if past.told > GRACE]), False),
+        (BEFORE, _Table.of([seen[past.number] for past in telling if not past.told]), True),
+        (AFTER, _Table.of([seen[past.number] for past in telling if past.told > GRACE]), False),
     ]
     scores: dict[str, tuple[Score, ...]] = {one: () for name, table, _ in parts for one in table.silos}
     for name, table, centred in parts:
@@ -205,7 +209,7 @@ def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -
     """
     if sum(one.z_micro(AFTER) <= UNLEARNS_MICRO for one in attributions) < WITNESSES:
         return frozenset()
-    unmoved = {one.silo for one in attributions if one.z_micro(AFTER) > 0 and not find.flip}
+    unmoved = {one.silo for one in attributions if one.z_micro(AFTER) >= -UNLEARNS_MICRO and not find.flip}
     before = _found(attributions, BEFORE, BEFORE_TESTS, fdr_micro) & unmoved
     return before | _found(attributions, AFTER, FLIP_TESTS if find.flip else TESTS, fdr_micro)
 

@@ -82,20 +82,21 @@ class Candidates:
         return self.cost / np.maximum(others, 1e-9)
 
 
-def searcher(spec: ModelSpec) -> TorchSearcher:
-    """The searcher of models of `spec`, `linear` included."""
-    return TorchSearcher(models.module_for(spec))
+def searcher(spec: ModelSpec, blur: NDArray[np.float64] | None = None) -> TorchSearcher:
+    """The searcher of models of `spec`, `linear` included; `blur` as `crypto.sketch` says, None for none."""
+    return TorchSearcher(models.module_for(spec), blur)
 
 
 class TorchSearcher:
     """The `silo.searcher.Searcher` of a torch module. Draws nothing at random."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, blur: NDArray[np.float64] | None = None) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Convolutions take less than half the time so; plain tensors are as they were.
         self._module = module.to(self._device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._classes = models.output_layer(module).out_features
         self._size = sum(parameter.numel() for parameter in module.parameters())
+        self._blur = np.ones(self._size) if blur is None else blur
         self._cleans: dict[bytes, _Clean] = {}
 
     def search(
@@ -118,7 +119,11 @@ class TorchSearcher:
         return int((given == trigger.target).sum()) * MICRO // len(given)
 
     def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
-        """See `Searcher.directions`; a row of which nothing is left is zero.
+        """See `Searcher.directions`; a row of which nothing is left is zero, so are all of a model that hardly sees.
+
+        *Beside* is meant as sketches show it, where the body's coordinates are noisier than the output layer's: what is
+        taken off a gradient is the mix of others that fits it best with each coordinate over its blur, as in
+        generalised least squares (Aitken 1935), so that none of them pushes along a row in what is shown (ADR 32).
 
         Clean class gradients are taken twice: means, and means of gradients of equal length, since clipping shortens
         long ones; what an honest silo sends lies between. (Without the latter, the owner of a rare class was taken for
@@ -132,9 +137,11 @@ class TorchSearcher:
         """
         self._load(model, root)
         self._require(trigger, root)
+        if not self._sees(root):
+            return np.zeros((self._classes, self._size))
         clean = self._clean(model, root)
         if trigger.flip:
-            return np.stack([self._flipping(clean, root, trigger, one) for one in range(self._classes)])
+            return self._shown([self._flipping(clean, root, trigger, one) for one in range(self._classes)])
         stamped, classes, target = trigger.stamp(root.features), range(self._classes), trigger.target
         about = np.ones(len(root.labels), dtype=bool) if trigger.source is None else root.labels == trigger.source
         rows = [-self._gradient(stamped[about & (root.labels != one)], one) for one in classes]
@@ -145,13 +152,18 @@ class TorchSearcher:
         for one in classes:
             if one != target:
                 found[one] = opposed(found[one], [beside(part, bases[one]) for part in taught])
-        return np.stack(found)
+        return self._shown(found)
 
     def candidates(self, model: NDArray[np.float32], root: Root, uniform: bool = False) -> Candidates:
         """The cheapest trigger of every class, found or not: what `search` judges. `uniform` masks have one value."""
         self._load(model, root)
         self._straighten(root)
         return self._optimise(root, GOAL, uniform, range(self._classes))
+
+    def _shown(self, rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Rows in the model's own coordinates, of unit length, from such by their blur: whose folds and output layer
+        are matched to the rows' own (`defenses.attribution`)."""
+        return np.stack([unit(row * self._blur) for row in rows])
 
     def _flipping(self, clean: _Clean, root: Root, flip: Trigger, row: int) -> NDArray[np.float64]:
         """Row `row` of the directions of a flip, float64[d]."""
@@ -257,14 +269,14 @@ class TorchSearcher:
         return self._cleans[key]
 
     def _mean_gradients(self, features: NDArray[np.float32], label: int) -> tuple[NDArray[np.float64], ...]:
-        """Mean of the records' gradients, and mean of their unit vectors; both float64[d]."""
+        """Mean of the records' gradients, and mean of their unit vectors; both float64[d], by their blur."""
         plain, units = np.zeros(self._size), np.zeros(self._size)
         for part in np.array_split(features, -(-len(features) // CHUNK)) if len(features) else ():
             rows = self._gradients(part, label)
             lengths = np.linalg.norm(rows, axis=1)
             plain += rows.sum(axis=0) / len(features)
             units += (rows / np.maximum(lengths, 1e-12)[:, None]).sum(axis=0) / len(features)
-        return plain, units
+        return plain / self._blur, units / self._blur
 
     def _gradients(self, features: NDArray[np.float32], label: int) -> NDArray[np.float64]:
         """Every record's gradient, float64[n, d]."""
@@ -279,14 +291,14 @@ class TorchSearcher:
         return np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)  # overflow in a bent model teaches nothing
 
     def _gradient(self, features: NDArray[np.float32], label: int) -> NDArray[np.float64]:
-        """Gradient of the mean cross-entropy of `features` with one label, float64[d]; zero without records."""
+        """Gradient of the mean cross-entropy of `features` with one label, float64[d], by its blur; zero if empty."""
         if not len(features):
             return np.zeros(self._size)
         scores = self._module(self._tensor(features))
         labels = torch.full((len(features),), label, device=self._device)
         parts = torch.autograd.grad(nn.functional.cross_entropy(scores, labels), list(self._module.parameters()))
         flat: NDArray[np.float64] = torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()
-        return np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)
+        return np.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0) / self._blur
 
     def _load(self, model: NDArray[np.float32], root: Root) -> None:
         if not len(root.labels) or not ((root.labels >= 0) & (root.labels < self._classes)).all():

@@ -11,6 +11,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto import sketch
+from crypto.packing import Packing
 from protos.task import Layout, ModelSpec, Task, Training
 from silo.data import Records
 from silo.entropy import Entropy
@@ -54,7 +56,7 @@ class Trainer(Protocol):
 class _SearchFamily(Protocol):
     """The module that searches."""
 
-    def searcher(self, spec: ModelSpec) -> Searcher: ...
+    def searcher(self, spec: ModelSpec, blur: NDArray[np.float64]) -> Searcher: ...
 
 
 class _Family(Protocol):
@@ -105,7 +107,8 @@ def searcher_for(task: Task) -> Searcher:
     Raises:
         UnsuitableModel: this build cannot build the model.
     """
-    return cast(_SearchFamily, importlib.import_module(_SEARCH)).searcher(task.model)
+    blur = sketch.blur(Packing.of(task.layout, task.folds))
+    return cast(_SearchFamily, importlib.import_module(_SEARCH)).searcher(task.model, blur)
 
 
 def require_pullable(task: Task) -> None:

@@ -167,7 +167,7 @@ def test_a_silo_that_pushes_the_direction_is_found_and_nobody_else() -> None:
     assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
 
 
-@pytest.mark.parametrize(("then", "expected"), [(0.6, {"d150"}), (-0.6, set()), (None, set())])
+@pytest.mark.parametrize(("then", "expected"), [(1.0, {"d150"}), (0.3, set()), (-0.6, set()), (None, set())])
 def test_a_push_before_inoculation_counts_against_who_then_does_not_unlearn(
     then: float | None, expected: set[str]
 ) -> None:
@@ -194,6 +194,16 @@ def test_the_first_round_of_inoculation_is_neither_before_nor_after() -> None:
     assert [one.scores for one in with_it] == [one.scores for one in without]
     assert with_it[0].contributions[1]
     assert 1 not in without[0].contributions
+
+
+def test_rounds_of_a_model_that_sees_too_little_are_left_out() -> None:
+    """Their directions are zero, as `silo.search` gives them; nothing that is pushed in them counts."""
+    past = rounds(5, 4, push={"d150": 12.0}, inoculated=True, others=-4.0)
+    nothing = np.zeros((CLASSES, SIZE))
+    blind = [replace(one, directions=sketched(nothing, PACKING, one.setting.signs)) for one in past[:2]]
+    assert guilty(attribute(past[1:], FIND), FIND, FDR) == {"d150"}
+    with_them, without = attribute([*blind, *past[2:]], FIND), attribute(past[2:], FIND)
+    assert [one.scores for one in with_them] == [one.scores for one in without] == [()] * len(COUNTS)
 
 
 @pytest.mark.parametrize(("unlearning", "found"), [(0, False), (1, False), (2, True), (6, True)])
@@ -227,7 +237,7 @@ def test_a_majority_is_found_after_inoculation_though_it_is_the_median_before() 
 
 @pytest.mark.parametrize(("inoculated", "weak", "strong"), [(True, 2.0, 4.0), (False, 2.5, 5.0)])
 def test_evidence_before_inoculation_has_to_be_stronger(inoculated: bool, weak: float, strong: float) -> None:
-    late, name = ([], "after") if inoculated else (told(0.6), "before")
+    late, name = ([], "after") if inoculated else (told(1.0), "before")
     others = -2.0 if inoculated else 0.0
     found = attribute([*rounds(5, 20, push={"d150": weak}, inoculated=inoculated, others=others), *late], FIND)
     assert not guilty(found, FIND, FDR)
@@ -247,7 +257,7 @@ def test_levels_among_ten_silos_are_those_of_the_docs(name: str, find: Trigger, 
     def convicted(z: float) -> bool:
         unlearnt = (score("after", -3.0),)
         others = [Attribution(f"s{one}", unlearnt, {}) for one in range(9)]
-        later = (score("after", 0.1),) if name == "before" else ()
+        later = (score("after", 2.4),) if name == "before" else ()
         return bool(guilty([*others, Attribution("liar", (score(name, z), *later), {})], find, FDR))
 
     assert (convicted(below), convicted(above)) == (False, True)
@@ -260,7 +270,7 @@ def test_evidence_before_inoculation_convicts_nobody_of_a_flip() -> None:
         found = attribute([*early, *late], FLIP)
         assert z_of(next(one for one in found if one.silo == "d150"), "before") > 12
         assert not guilty(found, FLIP, FDR)
-    found = attribute([*early, *told(0.6)], FIND)
+    found = attribute([*early, *told(1.0)], FIND)
     assert guilty(found, FIND, FDR) == {"d150"}, "of a trigger it does"
 
 

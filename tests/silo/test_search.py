@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
+from crypto.packing import Packing
+from crypto.sketch import blur, sketch
+from defenses.attribution import Past, project, sketched
+from defenses.evidence import Exhibit
 from protos.search import Trigger
 from protos.task import ModelSpec, Training
 from redteam.attacks import data, local, triggers
@@ -16,7 +21,8 @@ from silo.data import Records
 from silo.errors import SiloError
 from silo.search import AGAIN, CHEAP, TorchSearcher, confusion, searcher, unusual
 from silo.searcher import Root
-from silo.trainer import initial_model, searcher_for, trainer_for
+from silo.trainer import initial_model, layout_for, searcher_for, trainer_for
+from tests.defenses.simulate import DEMO
 from tests.redteam.plain_task import plain_task
 from tests.silo.entropy import SeededEntropy
 
@@ -188,6 +194,58 @@ def test_directions_are_unit_rows_beside_every_clean_gradient(kind: str) -> None
         lengths = np.linalg.norm(each, axis=1, keepdims=True)
         for clean in (each.mean(axis=0), (each / lengths).mean(axis=0)):
             assert np.abs(rows @ clean).max() < 1e-4 * np.linalg.norm(clean)
+
+
+BLUR = blur(Packing.of(layout_for(SPEC, "ab" * 32), 4))
+
+
+def clean_gradients(model: np.ndarray, stamped: np.ndarray, label: int) -> list[np.ndarray]:
+    """Mean gradients and means of unit gradients: of every class, and of class `label` under the trigger."""
+    made = []
+    for features, own in [*((root().features, one) for one in range(10)), (stamped, label)]:
+        places = np.flatnonzero(root().labels == own)
+        each = np.stack([Learner(SPEC).gradient(model, features[[one]], np.array([own])) for one in places])
+        made += [each.mean(axis=0), (each / np.linalg.norm(each, axis=1, keepdims=True)).mean(axis=0)]
+    return made
+
+
+def test_what_honest_silos_send_is_taken_off_a_row_by_generalised_least_squares() -> None:
+    model, found = trained("mlp", CORNER), Trigger(4, None, *_corner(), -MICRO, MICRO)
+    stamped, others = found.stamp(root().features), root().labels != 4
+    taught = -Learner(SPEC).gradient(model, stamped[others], np.full(others.sum(), 4))
+    basis = np.stack(clean_gradients(model, stamped, 4), axis=1)
+    fit = np.linalg.lstsq(basis / BLUR[:, None], taught / BLUR, rcond=None)[0]
+    left = taught - basis @ fit
+    row = searcher(SPEC, BLUR).directions(model, root(), found)[4]
+    np.testing.assert_allclose(row, left / np.linalg.norm(left), atol=1e-5)
+    assert row @ searcher(SPEC).directions(model, root(), found)[4] < 0.99
+
+
+def test_who_only_learns_pushes_no_row_in_what_sketches_show_of_it() -> None:
+    """Over many draws of signs: each is unbiased, and adds what it draws in from the rest of the update."""
+    model, found, draws = trained("mlp", CORNER), Trigger(4, None, *_corner(), -MICRO, MICRO), 300
+    packing, random = Packing.of(layout_for(SPEC, "ab" * 32), 4), np.random.default_rng(2)
+    push = -sum(random.random() * one for one in clean_gradients(model, root().features, 0)[:20])
+    update = np.rint(push / np.abs(push).max() * 127).astype(np.int64)
+    mean = {}
+    for name, seek in (("as shown", searcher(SPEC, BLUR)), ("as it is", searcher(SPEC))):
+        rows, seen = seek.directions(model, root(), found), []
+        for _ in range(draws):
+            signs = random.choice(np.array([-1, 1], dtype=np.int8), (4, packing.body_chunks))
+            folds, output = (part.astype(np.int64) for part in sketch(packing.to_fields(update), packing, signs))
+            exhibit = Exhibit("own", 200, np.ones(10, dtype=np.int64), folds, output, None)
+            one = replace(DEMO, folds=4, signs=signs, column_counts=packing.column_counts)
+            seen.append(project(Past(1, one, [exhibit], sketched(rows, packing, signs), 0)).projections[0] / one.step)
+        mean[name] = np.abs(np.mean(seen, axis=0)) * np.sqrt(draws) / np.std(seen, axis=0)
+    assert mean["as shown"].max() < 4
+    assert np.median(mean["as it is"]) > 8
+
+
+@pytest.mark.parametrize("find", ["trigger", "flip"])
+def test_a_model_that_sees_too_little_gives_no_direction(find: str) -> None:
+    seek, about = searcher(SPEC), FLIP if find == "flip" else Trigger(4, None, *_corner(), -MICRO, MICRO)
+    assert not seek.directions(initial_model(SPEC, 0), root(), about).any()
+    assert seek.directions(trained("mlp"), root(), about).any()
 
 
 def test_a_row_stands_beside_what_the_owner_of_its_class_sends_when_it_inoculates() -> None:
