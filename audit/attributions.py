@@ -214,12 +214,16 @@ def levels(history: History, search: SearchView, case: Case) -> tuple[Score, ...
 
 
 def _agree(found: Sequence[Judged], other: Sequence[Judged]) -> bool:
+    """Whether two tables say the same z of every silo; which silos have one depends on which rounds tell something."""
+    pairs = [(_z_by_name(one), _z_by_name(two)) for one, two in zip(found, other, strict=True)]
     return all(
-        abs(mine.value_micro - theirs.value_micro) <= AGREEMENT_MICRO
-        for one, two in zip(found, other, strict=True)
-        for mine, theirs in zip(one.scores, two.scores, strict=True)
-        if mine.evidence_micro is not None
+        mine.keys() == theirs.keys() and all(abs(mine[name] - theirs[name]) <= AGREEMENT_MICRO for name in mine)
+        for mine, theirs in pairs
     )
+
+
+def _z_by_name(found: Judged) -> dict[str, int]:
+    return {score.name: score.value_micro for score in found.scores if score.evidence_micro is not None}
 
 
 def _same(recorded: Sequence[Case], repeated: Sequence[Case]) -> bool:

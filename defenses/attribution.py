@@ -192,7 +192,7 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
         (BEFORE, _Table.of([seen[past.number] for past in telling if not past.told]), True),
         (AFTER, _Table.of([seen[past.number] for past in telling if past.told > GRACE]), False),
     ]
-    scores: dict[str, tuple[Score, ...]] = {one: () for name, table, _ in parts for one in table.silos}
+    scores: dict[str, tuple[Score, ...]] = {silo: () for one in seen.values() for silo in one.silos}
     for name, table, centred in parts:
         for silo, made, rounds_of in zip(table.silos, _scores(name, table, target, centred), table.counts, strict=True):
             if name == BEFORE or rounds_of >= TOLD:
