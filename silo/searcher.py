@@ -40,8 +40,9 @@ class Searcher(Protocol):
     def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
         """Where an update would move to learn the trigger: float64[classes, d].
 
-        Row c is `-∇CE(T(x), c)` at `model`, averaged over the records that are not of class c, orthogonal to the clean
-        class gradients, of unit length. Row `trigger.target` is the find; the others are negative controls, along
-        which nothing pushes that teaches the find from any class: of a flip, they are the flips of each class c to the
-        same target, each beside the clean gradients of all classes but c.
+        Row c is `-∇CE(T(x), c)` at `model`, averaged over the records that are not of class c, less the mix of clean
+        class gradients along which it would be seen in sketches, of unit length. Row `trigger.target` is the find; the
+        others are negative controls, along which nothing pushes that teaches the find from any class: of a flip, they
+        are the flips of each class c to the same target, each beside the clean gradients of all classes but c. All rows
+        are zero where the model gives so few records their class that nothing can be said.
         """
