@@ -36,7 +36,7 @@ such rounds count for nothing, and it takes TOLD more until *after* is judged. *
 others.
 
 *Blind models.* Everything moves a model that is hardly right about clean records, and honest silos move it in all ways:
-its directions are zero, and a round on whose directions all projections are zero is left out.
+its directions are zero, and a round on whose directions all projections are zero is left out, and not counted either.
 
 *Witnesses.* That honest silos unlearn is checked and not assumed: nobody is found unless the *after* of at least
 WITNESSES silos is well below zero. A model that learns fast may move towards a trigger by every silo's hand.
@@ -187,10 +187,12 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
     """
     target = find.target
     seen = {one.number: _seen(one if isinstance(one, Projected) else project(one)) for one in rounds}
-    telling = [past for past in rounds if seen[past.number].projections.any()]
+    blind = [past for past in rounds if not seen[past.number].projections.any()]
+    before = [past for past in rounds if not past.told and past not in blind]
+    after = [past for past in rounds if past not in blind and _told(past, blind) > GRACE]
     parts = [
-        (BEFORE, _Table.of([seen[past.number] for past in telling if not past.told]), True),
-        (AFTER, _Table.of([seen[past.number] for past in telling if past.told > GRACE]), False),
+        (BEFORE, _Table.of([seen[past.number] for past in before]), True),
+        (AFTER, _Table.of([seen[past.number] for past in after]), False),
     ]
     scores: dict[str, tuple[Score, ...]] = {silo: () for one in seen.values() for silo in one.silos}
     for name, table, centred in parts:
@@ -198,6 +200,11 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
             if name == BEFORE or rounds_of >= TOLD:
                 scores[silo] += made
     return tuple(Attribution(silo, scores[silo], _contributions(silo, seen, target)) for silo in sorted(scores))
+
+
+def _told(past: Past | Projected, blind: Sequence[Past | Projected]) -> int:
+    """Of how many rounds that tell something, and in which silos trained against the find, this one is the last."""
+    return past.told - sum(1 for one in blind if one.told and one.number < past.number) if past.told else 0
 
 
 def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -> frozenset[str]:

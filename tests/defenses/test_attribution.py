@@ -206,6 +206,21 @@ def test_rounds_of_a_model_that_sees_too_little_are_left_out() -> None:
     assert [one.scores for one in with_them] == [one.scores for one in without] == [()] * len(COUNTS)
 
 
+def test_the_first_round_of_inoculation_is_the_first_one_whose_model_sees() -> None:
+    """A model that has hardly learned moves towards what was found in it, whoever holds which data."""
+    first = rounds(5, 3, push={"d150": 99.0}, inoculated=True, others=-4.0)
+    first = [replace(one, told=place + 1) for place, one in enumerate(first)]
+    nothing = np.zeros((CLASSES, SIZE))
+    blind = [replace(one, directions=sketched(nothing, PACKING, one.setting.signs)) for one in first[:2]]
+    late = [
+        replace(one, number=one.number + 3, told=one.told + 2) for one in rounds(41, 6, inoculated=True, others=-4.0)
+    ]
+    with_it, without = attribute([*blind, first[2], *late], FIND), attribute(late, FIND)
+    assert [one.scores for one in with_it] == [one.scores for one in without]
+    assert not guilty(with_it, FIND, FDR)
+    assert guilty(attribute([*first, *late], FIND), FIND, FDR) == {"d150"}, "where all models see, the third counts"
+
+
 @pytest.mark.parametrize(("unlearning", "found"), [(0, False), (1, False), (2, True), (6, True)])
 def test_nobody_is_found_unless_two_silos_unlearn_what_they_were_told(unlearning: int, found: bool) -> None:
     """Without noise, models that learn fast may move towards a trigger by every silo's hand."""
