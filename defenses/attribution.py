@@ -187,12 +187,10 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
     """
     target = find.target
     seen = {one.number: _seen(one if isinstance(one, Projected) else project(one)) for one in rounds}
-    blind = [past for past in rounds if not seen[past.number].projections.any()]
-    before = [past for past in rounds if not past.told and past not in blind]
-    after = [past for past in rounds if past not in blind and _told(past, blind) > GRACE]
+    told = _told(rounds, [number for number, one in seen.items() if not one.projections.any()])
     parts = [
-        (BEFORE, _Table.of([seen[past.number] for past in before]), True),
-        (AFTER, _Table.of([seen[past.number] for past in after]), False),
+        (BEFORE, _Table.of([seen[number] for number, count in told.items() if not count]), True),
+        (AFTER, _Table.of([seen[number] for number, count in told.items() if count > GRACE]), False),
     ]
     scores: dict[str, tuple[Score, ...]] = {silo: () for one in seen.values() for silo in one.silos}
     for name, table, centred in parts:
@@ -202,9 +200,14 @@ def attribute(rounds: Sequence[Past | Projected], find: Trigger) -> tuple[Attrib
     return tuple(Attribution(silo, scores[silo], _contributions(silo, seen, target)) for silo in sorted(scores))
 
 
-def _told(past: Past | Projected, blind: Sequence[Past | Projected]) -> int:
-    """Of how many rounds that tell something, and in which silos trained against the find, this one is the last."""
-    return past.told - sum(1 for one in blind if one.told and one.number < past.number) if past.told else 0
+def _told(rounds: Sequence[Past | Projected], blind: Sequence[int]) -> dict[int, int]:
+    """`told` of each round but the blind ones, which count in nobody's."""
+    told = {past.number: past.told for past in rounds}
+    return {
+        number: count - sum(told[one] > 0 for one in blind if one < number) if count else 0
+        for number, count in told.items()
+        if number not in blind
+    }
 
 
 def guilty(attributions: Sequence[Attribution], find: Trigger, fdr_micro: int) -> frozenset[str]:

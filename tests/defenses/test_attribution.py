@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crypto.packing import FIELDS_PER_CHUNK, Packing
+from crypto.packing import FIELDS_PER_CHUNK
 from crypto.sketch import sketch
 from defenses.attribution import (
     AFTER,
@@ -14,92 +14,34 @@ from defenses.attribution import (
     DIRECTION_SCALE,
     Attribution,
     Directions,
-    Past,
     attribute,
     guilty,
     sketched,
 )
 from defenses.errors import MalformedExhibit
-from defenses.evidence import Exhibit, Setting
 from defenses.laws import noise_of
 from protos.records import Score
 from protos.search import Trigger
-from protos.task import Layout, TensorSpec
-from tests.defenses.simulate import COUNTS, DEMO, noise_std
+from tests.defenses.simulate import COUNTS, noise_std
+from tests.defenses.taught import (
+    CLASSES,
+    FDR,
+    FIND,
+    FLIP,
+    OUTPUT,
+    PACKING,
+    SIZE,
+    TARGET,
+    leaning,
+    opened,
+    rounds,
+    setting,
+    told,
+    unit_rows,
+    z_of,
+)
 
-SIZE, OUTPUT, CLASSES, TARGET = 2410, 330, 10, 3
-LAYOUT = Layout((TensorSpec("all", (SIZE,), 0),), SIZE, SIZE - OUTPUT, OUTPUT, 32, CLASSES, "ab" * 32)
-PACKING = Packing.of(LAYOUT, 8)
-FDR = 10_000
-FIND = Trigger(TARGET, None, bytes([255]), bytes([255]), 0, 1_000_000)
-FLIP = Trigger(TARGET, 7, b"", b"", 0, 1_000_000)
 EQUAL = {f"silo{number}": 200 for number in range(6)}
-
-
-def setting(rng: np.random.Generator) -> Setting:
-    """The demonstration's round under fresh signs, laid out as production packs it."""
-    signs = rng.choice(np.array([-1, 1], dtype=np.int8), (8, PACKING.body_chunks))
-    return replace(DEMO, signs=signs, column_counts=PACKING.column_counts)
-
-
-def unit_rows(rng: np.random.Generator) -> np.ndarray:
-    rows = rng.normal(size=(CLASSES, SIZE))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def opened(one: Setting, silo: str, count: int, update: np.ndarray, rng: np.random.Generator) -> Exhibit:
-    """What a silo shows of an update in the model's own order."""
-    whole = np.clip(np.floor(update / one.step + rng.random(SIZE)), -127, 127).astype(np.int64)
-    folds, output = sketch(PACKING.to_fields(whole), PACKING, one.signs)
-    return Exhibit(silo, count, np.ones(CLASSES, dtype=np.int64), folds.astype(np.int64), output.astype(np.int64), None)
-
-
-def rounds(
-    seed: int,
-    number: int,
-    counts: dict[str, int] = COUNTS,
-    push: dict[str, float] | None = None,
-    inoculated: bool = False,
-    others: float = 0.0,
-) -> list[Past]:
-    """Rounds of noise; `push` adds so many noise deviations along the target's direction, `others` to all others."""
-    along = np.eye(CLASSES)[TARGET]
-    pushes = {silo: (push or {}).get(silo, others) * along for silo in counts}
-    return leaning(seed, number, pushes, inoculated, counts)
-
-
-def leaning(
-    seed: int,
-    number: int,
-    pushes: dict[str, np.ndarray],
-    inoculated: bool = True,
-    counts: dict[str, int] | None = None,
-) -> list[Past]:
-    """Rounds in which each silo adds so many noise deviations along the directions of all classes; 200 records each.
-
-    Inoculated ones are the second and those after it in which silos train against the find: the first that count.
-    """
-    rng = np.random.default_rng(seed)
-    made = []
-    for place in range(number):
-        one, rows = setting(rng), unit_rows(rng)
-        exhibits = []
-        for silo, push in pushes.items():
-            count = (counts or {}).get(silo, 200)
-            std = noise_std(one, count)
-            exhibits.append(opened(one, silo, count, std * (rng.normal(size=SIZE) + push @ rows), rng))
-        made.append(Past(place + 1, one, exhibits, sketched(rows, PACKING, one.signs), place + 2 if inoculated else 0))
-    return made
-
-
-def told(push: float) -> list[Past]:
-    """Twenty inoculated rounds after twenty others, in which all others unlearn the find."""
-    past = rounds(19, 20, push={"d150": push}, inoculated=True, others=-2.0)
-    return [replace(one, number=20 + one.number) for one in past]
-
-
-def z_of(found: Attribution, name: str) -> float:
-    return next(score.value_micro for score in found.scores if score.name == f"{name}-z") / 1e6
 
 
 def test_sketched_directions_are_the_rounds_own_linear_map() -> None:
@@ -165,60 +107,6 @@ def test_nobody_is_found_where_all_are_honest() -> None:
 def test_a_silo_that_pushes_the_direction_is_found_and_nobody_else() -> None:
     past = rounds(5, 20, push={"d150": 5.0}, inoculated=True, others=-2.0)
     assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
-
-
-@pytest.mark.parametrize(("then", "expected"), [(1.0, {"d150"}), (0.3, set()), (-0.6, set()), (None, set())])
-def test_a_push_before_inoculation_counts_against_who_then_does_not_unlearn(
-    then: float | None, expected: set[str]
-) -> None:
-    early = rounds(5, 20, push={"d150": 5.0})
-    found = attribute(early if then is None else [*early, *told(then)], FIND)
-    assert z_of(next(one for one in found if one.silo == "d150"), "before") > 9
-    assert guilty(found, FIND, FDR) == expected
-
-
-def test_there_is_no_after_before_the_third_round_of_it_in_which_a_silo_took_part() -> None:
-    past = rounds(5, 3, push={"d150": 12.0}, inoculated=True, others=-2.0)
-    assert [one.scores for one in attribute(past[:2], FIND)] == [()] * len(COUNTS)
-    assert guilty(attribute(past, FIND), FIND, FDR) == {"d150"}
-    away = [replace(past[0], exhibits=[one for one in past[0].exhibits if one.silo != "d150"]), *past[1:]]
-    found = {one.silo: one.scores for one in attribute(away, FIND)}
-    assert [silo for silo, scores in found.items() if not scores] == ["d150"]
-
-
-def test_the_first_round_of_inoculation_is_neither_before_nor_after() -> None:
-    """A model moves for a round as it did before it was told, however hard silos pushed."""
-    first = [replace(one, told=1) for one in rounds(40, 1, push={"d150": 99.0})]
-    late = [replace(one, number=one.number + 1) for one in rounds(41, 6, inoculated=True)]
-    with_it, without = attribute([*first, *late], FIND), attribute(late, FIND)
-    assert [one.scores for one in with_it] == [one.scores for one in without]
-    assert with_it[0].contributions[1]
-    assert 1 not in without[0].contributions
-
-
-def test_rounds_of_a_model_that_sees_too_little_are_left_out() -> None:
-    """Their directions are zero, as `silo.search` gives them; nothing that is pushed in them counts."""
-    past = rounds(5, 4, push={"d150": 12.0}, inoculated=True, others=-4.0)
-    nothing = np.zeros((CLASSES, SIZE))
-    blind = [replace(one, directions=sketched(nothing, PACKING, one.setting.signs)) for one in past[:2]]
-    assert guilty(attribute(past[1:], FIND), FIND, FDR) == {"d150"}
-    with_them, without = attribute([*blind, *past[2:]], FIND), attribute(past[2:], FIND)
-    assert [one.scores for one in with_them] == [one.scores for one in without] == [()] * len(COUNTS)
-
-
-def test_the_first_round_of_inoculation_is_the_first_one_whose_model_sees() -> None:
-    """A model that has hardly learned moves towards what was found in it, whoever holds which data."""
-    first = rounds(5, 3, push={"d150": 99.0}, inoculated=True, others=-4.0)
-    first = [replace(one, told=place + 1) for place, one in enumerate(first)]
-    nothing = np.zeros((CLASSES, SIZE))
-    blind = [replace(one, directions=sketched(nothing, PACKING, one.setting.signs)) for one in first[:2]]
-    late = [
-        replace(one, number=one.number + 3, told=one.told + 2) for one in rounds(41, 6, inoculated=True, others=-4.0)
-    ]
-    with_it, without = attribute([*blind, first[2], *late], FIND), attribute(late, FIND)
-    assert [one.scores for one in with_it] == [one.scores for one in without]
-    assert not guilty(with_it, FIND, FDR)
-    assert guilty(attribute([*first, *late], FIND), FIND, FDR) == {"d150"}, "where all models see, the third counts"
 
 
 @pytest.mark.parametrize(("unlearning", "found"), [(0, False), (1, False), (2, True), (6, True)])
@@ -333,29 +221,6 @@ def test_who_pushes_every_other_class_a_little_does_not_hide_what_it_teaches() -
     """A habit is taken off and divides nothing."""
     pushes = {**{f"h{number}": pushing(-3.0, 0.0) for number in range(9)}, "liar": pushing(16.0, 3.0)}
     assert guilty(attribute(leaning(33, 12, pushes), FIND), FIND, FDR) == {"liar"}
-
-
-def test_rounds_in_which_a_silo_did_not_open_are_skipped_for_it() -> None:
-    past = rounds(10, 12, push={"d150": 6.0}, inoculated=True, others=-2.0)
-    absent = [
-        replace(one, exhibits=[e for e in one.exhibits if e.silo != "e100"]) if one.number % 2 else one for one in past
-    ]
-    found = {one.silo: one for one in attribute(absent, FIND)}
-    assert sorted(found["e100"].contributions) == [2, 4, 6, 8, 10, 12]
-    assert sorted(found["d150"].contributions) == list(range(1, 13))
-    whole = {one.silo: one for one in attribute(past, FIND)}
-    assert found["e100"].contributions[2] == whole["e100"].contributions[2]
-    assert guilty(list(found.values()), FIND, FDR) == {"d150"}
-
-
-def test_before_and_after_are_told_apart_and_the_order_of_rounds_does_not_matter() -> None:
-    early = rounds(11, 4, push={"a450": 4.0})
-    late = [replace(one, number=one.number + 4) for one in rounds(12, 4, inoculated=True)]
-    found = attribute([*late, *early], FIND)
-    assert found == attribute([*early, *late], FIND)
-    names = [score.name for score in found[0].scores]
-    assert names == ["before-x", "before-z", "after-x", "after-z"]
-    assert z_of(found[0], BEFORE) > 3 > z_of(found[0], AFTER)
 
 
 def test_a_loud_silo_cannot_be_more_guilty_than_its_own_noise_allows() -> None:

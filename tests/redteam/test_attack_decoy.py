@@ -23,7 +23,7 @@ from silo.guidance import NONE, Guidance
 from silo.search import searcher
 from silo.searcher import Root
 from silo.trainer import trainer_for
-from tests.defenses.test_attribution import PACKING, opened, setting
+from tests.defenses.taught import PACKING, opened, setting
 from tests.redteam.averaging import CLASSES, NOISY, SIDE, SPEC, success, task_for, warm, world
 from tests.silo.entropy import SeededEntropy
 

@@ -177,6 +177,13 @@ def test_success_counts_what_production_stamps() -> None:
     assert searcher(SPEC).success(model, alone, found) == 0
 
 
+def mean_gradients(spec: ModelSpec, model: np.ndarray, features: np.ndarray, label: int) -> tuple[np.ndarray, ...]:
+    """Of the root's records of that class, as `features` show them: mean gradient, and mean of unit gradients."""
+    own = np.flatnonzero(root().labels == label)
+    each = np.stack([Learner(spec).gradient(model, features[[one]], root().labels[[one]]) for one in own])
+    return each.mean(axis=0), (each / np.linalg.norm(each, axis=1, keepdims=True)).mean(axis=0)
+
+
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_directions_are_unit_rows_beside_every_clean_gradient(kind: str) -> None:
     spec = SPEC if kind == "mlp" else LINEAR
@@ -187,33 +194,23 @@ def test_directions_are_unit_rows_beside_every_clean_gradient(kind: str) -> None
     assert rows.dtype == np.float64
     assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(10), abs=1e-9)
     for label in range(10):
-        own = root().labels == label
-        each = np.stack(
-            [Learner(spec).gradient(model, root().features[[one]], root().labels[[one]]) for one in np.flatnonzero(own)]
-        )
-        lengths = np.linalg.norm(each, axis=1, keepdims=True)
-        for clean in (each.mean(axis=0), (each / lengths).mean(axis=0)):
+        for clean in mean_gradients(spec, model, root().features, label):
             assert np.abs(rows @ clean).max() < 1e-4 * np.linalg.norm(clean)
 
 
 BLUR = blur(Packing.of(layout_for(SPEC, "ab" * 32), 4))
 
 
-def clean_gradients(model: np.ndarray, stamped: np.ndarray, label: int) -> list[np.ndarray]:
-    """Mean gradients and means of unit gradients: of every class, and of class `label` under the trigger."""
-    made = []
-    for features, own in [*((root().features, one) for one in range(10)), (stamped, label)]:
-        places = np.flatnonzero(root().labels == own)
-        each = np.stack([Learner(SPEC).gradient(model, features[[one]], np.array([own])) for one in places])
-        made += [each.mean(axis=0), (each / np.linalg.norm(each, axis=1, keepdims=True)).mean(axis=0)]
-    return made
+def clean_gradients(model: np.ndarray) -> list[np.ndarray]:
+    """Both mean gradients of every class."""
+    return [mean for label in range(10) for mean in mean_gradients(SPEC, model, root().features, label)]
 
 
 def test_what_honest_silos_send_is_taken_off_a_row_by_generalised_least_squares() -> None:
     model, found = trained("mlp", CORNER), Trigger(4, None, *_corner(), -MICRO, MICRO)
     stamped, others = found.stamp(root().features), root().labels != 4
     taught = -Learner(SPEC).gradient(model, stamped[others], np.full(others.sum(), 4))
-    basis = np.stack(clean_gradients(model, stamped, 4), axis=1)
+    basis = np.stack([*clean_gradients(model), *mean_gradients(SPEC, model, stamped, 4)], axis=1)
     fit = np.linalg.lstsq(basis / BLUR[:, None], taught / BLUR, rcond=None)[0]
     left = taught - basis @ fit
     row = searcher(SPEC, BLUR).directions(model, root(), found)[4]
@@ -225,7 +222,7 @@ def test_who_only_learns_pushes_no_row_in_what_sketches_show_of_it() -> None:
     """Over many draws of signs: each is unbiased, and adds what it draws in from the rest of the update."""
     model, found, draws = trained("mlp", CORNER), Trigger(4, None, *_corner(), -MICRO, MICRO), 300
     packing, random = Packing.of(layout_for(SPEC, "ab" * 32), 4), np.random.default_rng(2)
-    push = -sum(random.random() * one for one in clean_gradients(model, root().features, 0)[:20])
+    push = -sum(random.random() * one for one in clean_gradients(model))
     update = np.rint(push / np.abs(push).max() * 127).astype(np.int64)
     mean = {}
     for name, seek in (("as shown", searcher(SPEC, BLUR)), ("as it is", searcher(SPEC))):
@@ -252,10 +249,7 @@ def test_a_row_stands_beside_what_the_owner_of_its_class_sends_when_it_inoculate
     model, found = trained("mlp", CORNER), Trigger(4, None, *_corner(), -MICRO, MICRO)
     rows = searcher(SPEC).directions(model, root(), found)
     for label in (4, 8):
-        own = np.flatnonzero(root().labels == label)
-        stamped = found.stamp(root().features)
-        each = np.stack([Learner(SPEC).gradient(model, stamped[[one]], root().labels[[one]]) for one in own])
-        for clean in (each.mean(axis=0), (each / np.linalg.norm(each, axis=1, keepdims=True)).mean(axis=0)):
+        for clean in mean_gradients(SPEC, model, found.stamp(root().features), label):
             assert abs(rows[label] @ clean) < 1e-4 * np.linalg.norm(clean)
 
 
