@@ -1,4 +1,4 @@
-"""What a decoy does to attribution by production's directions and sketches: it hides its authors and frames nobody.
+"""What a decoy does to attribution by production's directions and sketches: neither its authors nor its owner fall.
 
 Three of six silos plant a decoy or a corner patch with the same label; a fourth, honest, has most of that class. Every
 honest silo unlearns the planted trigger from the fourth round on.
@@ -20,11 +20,10 @@ from redteam.attacks.data import Backdoor
 from redteam.attacks.triggers import corner
 from silo.data import Records
 from silo.guidance import NONE, Guidance
-from silo.search import searcher
 from silo.searcher import Root
-from silo.trainer import trainer_for
+from silo.trainer import searcher_for, trainer_for
 from tests.defenses.taught import PACKING, opened, setting
-from tests.redteam.averaging import CLASSES, NOISY, SIDE, SPEC, success, task_for, warm, world
+from tests.redteam.averaging import CLASSES, NOISY, SIDE, success, task_for, warm, world
 from tests.silo.entropy import SeededEntropy
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Full backward hook")]
@@ -32,6 +31,9 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:Full backwar
 OWNER, BAD = "s5", 3
 BEFORE, TOLD = 3, 6
 """Rounds until the find is unlearnt, and rounds in which honest silos unlearn it."""
+
+drawings = pytest.mark.parametrize("drawing", [1, 5])
+"""Other signs, noise and choice of records. Of the first six, a decoy's authors lead by most in 5."""
 
 
 @cache
@@ -58,7 +60,7 @@ def find_of(backdoor: Backdoor) -> Trigger:
 
 
 @cache
-def attributed(patch: bool) -> tuple[dict[str, Attribution], frozenset[str], float]:
+def attributed(patch: bool, drawing: int) -> tuple[dict[str, Attribution], frozenset[str], float]:
     """What attribution says of each silo about a decoy or a corner patch of that label, whom it finds, and success."""
     held = silos()
     crew = attackers("decoy", Setting({f"s{i}": held[f"s{i}"] for i in range(BAD)}, 6, CLASSES, SIDE, private=True))
@@ -66,11 +68,12 @@ def attributed(patch: bool) -> tuple[dict[str, Attribution], frozenset[str], flo
         crew = {name: replace(one, data=Backdoor(corner(2), FRAMED)) for name, one in crew.items()}
     planted = crew["s0"].data
     assert isinstance(planted, Backdoor)
-    find, task, random = find_of(planted), task_for(training=NOISY), np.random.default_rng(1)
+    find, task, random = find_of(planted), task_for(training=NOISY), np.random.default_rng(drawing)
     features, labels = world().test
-    root, search = Root(features[:200], labels[:200]), searcher(SPEC)
+    root, search = Root(features[:200], labels[:200]), searcher_for(task)
     trainers = {
-        name: crew.get(name, trainer_for)(task, own, SeededEntropy(n)) for n, (name, own) in enumerate(held.items())
+        name: crew.get(name, trainer_for)(task, own, SeededEntropy(100 * drawing + n))
+        for n, (name, own) in enumerate(held.items())
     }
     model, rounds = warm(), []
     for number in range(BEFORE + TOLD):
@@ -87,28 +90,33 @@ def attributed(patch: bool) -> tuple[dict[str, Attribution], frozenset[str], flo
     return {one.silo: one for one in found}, guilty(found, find, 10_000), success(crew["s0"], model)
 
 
-def z(patch: bool) -> dict[str, float]:
+def z(patch: bool, drawing: int) -> dict[str, float]:
     """z after inoculation, by silo."""
-    return {silo: one.z_micro(AFTER) / 1e6 for silo, one in attributed(patch)[0].items()}
+    return {silo: one.z_micro(AFTER) / 1e6 for silo, one in attributed(patch, drawing)[0].items()}
 
 
-def test_the_owner_of_the_class_pushes_a_decoys_find_more_than_a_patchs() -> None:
-    """By -0.4 and -3.7 deviations. It still pushes less than anybody else, so that it is not taken for the author."""
-    decoy, patch = z(patch=False), z(patch=True)
+@drawings
+def test_the_owner_of_the_class_pushes_a_decoys_find_more_than_a_patchs(drawing: int) -> None:
+    """By -0.4 and -5.5 deviations in the first. It pushes less than any author, and is not taken for one."""
+    decoy, patch = z(False, drawing), z(True, drawing)
     assert decoy[OWNER] > patch[OWNER] + 2
-    assert decoy[OWNER] == min(decoy.values())
-    assert OWNER not in attributed(patch=False)[1]
+    assert decoy[OWNER] < min(decoy[f"s{i}"] for i in range(BAD))
+    assert OWNER not in attributed(False, drawing)[1]
 
 
-def test_a_decoys_authors_do_not_stand_out_as_those_of_a_patch_do() -> None:
+@drawings
+def test_a_decoys_authors_do_not_stand_out_as_those_of_a_patch_do(drawing: int) -> None:
     """Directions leave out what honest records of a class teach, and with it most of what teaches a decoy."""
 
     def lead(patch: bool) -> float:
         """How far the least of the attackers lies above the greatest of the honest silos."""
-        scores = z(patch)
+        scores = z(patch, drawing)
         bad = {f"s{i}" for i in range(BAD)}
         return min(scores[silo] for silo in bad) - max(scores[silo] for silo in set(scores) - bad)
 
-    assert attributed(patch=False)[2] > 0.25
-    assert lead(patch=True) > 4
-    assert lead(patch=False) < 0
+    assert attributed(False, drawing)[2] > 0.2
+    assert attributed(True, drawing)[1] <= {f"s{i}" for i in range(BAD)}
+    assert len(attributed(True, drawing)[1]) >= BAD - 1
+    assert not attributed(False, drawing)[1]
+    assert lead(patch=True) > 8
+    assert lead(patch=False) < lead(patch=True) / 2
