@@ -10,8 +10,10 @@ SAME, UNLEARNT = 90, 70
 """Least cosine of two masks, in hundredths: of searches that ended in the same trigger, and of triggers of which
 unlearning one unlearns the other. On MNIST and digits what was taught comes back with 0.7 to 0.99 after a few searches,
 what nobody taught with 0.3 to 0.5; over the latter, inoculation makes no honest silo negative."""
-LARGE = 4
-"""A trigger is large where its mask sums to more than a LARGEth of the inputs: taught ones mostly to 0.01 to 0.18."""
+LARGE, SMALL = 4, 16
+"""A trigger is large where its mask sums to more than a LARGEth of the inputs, small where to no more than a SMALLth:
+taught ones mostly to 0.01 to 0.18, and the two for which honest silos stood out in rounds of a model that hardly saw to
+0.19 and 0.20."""
 ALIKE = 1.5
 """A mask of at most this many times one's own is of the same kind: searches on other hardware end a little apart."""
 
@@ -43,3 +45,8 @@ def large(trigger: Trigger) -> bool:
     Models have such triggers by nature, and who owns the target's class teaches them by honest data.
     """
     return not trigger.flip and LARGE * sum(trigger.mask) > 255 * len(trigger.mask)
+
+
+def small(trigger: Trigger) -> bool:
+    """Whether a trigger covers so little of the input that honest data hardly teach it, whatever the model."""
+    return not trigger.flip and SMALL * sum(trigger.mask) <= 255 * len(trigger.mask)

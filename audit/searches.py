@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from audit.plans import quorum_of
-from audit.resemblance import UNLEARNT, about, large, nearly, of_a_kind
+from audit.resemblance import UNLEARNT, about, large, nearly, of_a_kind, small
 from crypto.sketch import checkers
 from protos.codec import decode, digest_of
 from protos.messages import Attribution, FindAnswers, SearchReport, Signed
@@ -219,6 +219,15 @@ def told(history: History, trigger: Trigger, number: int) -> int:
     )
     since = next(told_by, number)  # searches are in order
     return sum(view.adopted for view in history.rounds[since : number - 1]) + (number > since)
+
+
+def tells_blind(history: History, trigger: Trigger, number: int) -> bool:
+    """Whether the `number`th round tells who teaches a trigger though its model is right too seldom to be searched.
+
+    It does once silos train against it, or whoever destroys the model would never be found. Only of small triggers:
+    larger ones look like what honest data teach, which moves such a model most.
+    """
+    return small(trigger) and told(history, trigger, number) > 0
 
 
 def standing(history: History) -> dict[str, Trigger]:

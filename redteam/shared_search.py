@@ -59,10 +59,12 @@ class SharedSearcher:
         found: int = self._of(key, lambda: self._inner.success(model, root, trigger))
         return found
 
-    def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
+    def directions(
+        self, model: NDArray[np.float32], root: Root, trigger: Trigger, even_blind: bool = False
+    ) -> NDArray[np.float64]:
         """See `Searcher.directions`."""
-        key = "directions", _digest(model, root), digest_of(trigger)
-        found: NDArray[np.float64] = self._of(key, lambda: self._inner.directions(model, root, trigger))
+        key = "directions", _digest(model, root), digest_of(trigger), str(even_blind)
+        found: NDArray[np.float64] = self._of(key, lambda: self._inner.directions(model, root, trigger, even_blind))
         return found
 
     def _of(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:

@@ -118,8 +118,10 @@ class TorchSearcher:
         given = self._predict(trigger.stamp(root.features[moved]))
         return int((given == trigger.target).sum()) * MICRO // len(given)
 
-    def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
-        """See `Searcher.directions`; a row of which nothing is left is zero, so are all of a model that hardly sees.
+    def directions(
+        self, model: NDArray[np.float32], root: Root, trigger: Trigger, even_blind: bool = False
+    ) -> NDArray[np.float64]:
+        """See `Searcher.directions`; a row of which nothing is left is zero.
 
         *Beside* is meant as sketches show it, where the body's coordinates are noisier than the output layer's: what is
         taken off a gradient is the mix of others that fits it best with each coordinate over its blur, as in
@@ -137,7 +139,7 @@ class TorchSearcher:
         """
         self._load(model, root)
         self._require(trigger, root)
-        if not self._sees(root):
+        if not even_blind and not self._sees(root):
             return np.zeros((self._classes, self._size))
         clean = self._clean(model, root)
         if trigger.flip:

@@ -37,12 +37,14 @@ class Searcher(Protocol):
     def success(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> int:
         """Millionths of the root's records that the trigger is about which the model gives to the target under it."""
 
-    def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
+    def directions(
+        self, model: NDArray[np.float32], root: Root, trigger: Trigger, even_blind: bool = False
+    ) -> NDArray[np.float64]:
         """Where an update would move to learn the trigger: float64[classes, d].
 
         Row c is `-∇CE(T(x), c)` at `model`, averaged over the records that are not of class c, less the mix of clean
         class gradients along which it would be seen in sketches, of unit length. Row `trigger.target` is the find; the
         others are negative controls, along which nothing pushes that teaches the find from any class: of a flip, they
         are the flips of each class c to the same target, each beside the clean gradients of all classes but c. All rows
-        are zero where the model gives so few records their class that nothing can be said.
+        are zero where the model gives so few records their class that little can be said, unless `even_blind`.
         """

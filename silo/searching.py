@@ -97,7 +97,9 @@ def _projections(desk: Desk, history: History, view: RoundView, finds: Sequence[
     setting, shown = replay.setting_of(history, view), attributions.exhibits(history, view)
     searcher, public, found = _searcher(desk), root(desk, history), {}
     for find in finds:
-        directions = searcher.directions(model, public, history.search.trigger(find))
+        trigger = history.search.trigger(find)
+        even_blind = searches.tells_blind(history, trigger, view.plan.round)
+        directions = searcher.directions(model, public, trigger, even_blind)
         folded = sketched(directions, history.packing, setting.signs)
         made = project(Past(view.plan.round, setting, shown, folded, told=0)).projections
         found[find] = made / setting.step

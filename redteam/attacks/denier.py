@@ -32,6 +32,8 @@ class Denier:
         """See `Searcher.success`: no record is moved."""
         return 0
 
-    def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
+    def directions(
+        self, model: NDArray[np.float32], root: Root, trigger: Trigger, even_blind: bool = False
+    ) -> NDArray[np.float64]:
         """See `Searcher.directions`: along zeros everybody's projection is 0."""
         return np.zeros(self._shape)

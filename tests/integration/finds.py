@@ -55,7 +55,9 @@ class ToySearcher:
         column = _column(model, trigger)
         return MICRO if column[trigger.target] - column.mean() > LIMIT else 0
 
-    def directions(self, model: NDArray[np.float32], root: Root, trigger: Trigger) -> NDArray[np.float64]:
+    def directions(
+        self, model: NDArray[np.float32], root: Root, trigger: Trigger, even_blind: bool = False
+    ) -> NDArray[np.float64]:
         rows = np.zeros((CLASSES, model.size))
         for target in range(CLASSES):
             rows[target, target * INPUTS + _feature(trigger)] = 1.0

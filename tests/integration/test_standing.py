@@ -13,11 +13,12 @@ from audit import display, show
 from audit.files import LogFile
 from audit.findings import search_facts, support
 from audit.searches import releasable
+from crypto.quantise import model_digest
 from protos.search import Trigger
 from protos.task import MICRO
 from tests.integration.bench import replay
 from tests.integration.federation import SILOS
-from tests.integration.finds import TARGET, Changed, ToySearcher, searching, seat_changes, trigger
+from tests.integration.finds import INPUTS, TARGET, Changed, ToySearcher, searching, seat_changes, trigger
 
 LIAR = "bob"
 WEAK = 0.17
@@ -100,10 +101,30 @@ def test_trigger_that_came_back_is_attributed_though_it_works_no_more(tmp_path: 
     assert set(history.convicted) == ({LIAR} if boost else set())
 
 
+@pytest.mark.parametrize(("covered", "told"), [(18, {2, 3, 4, 5}), (19, set())])
+def test_blind_rounds_count_once_silos_train_against_a_small_trigger(
+    tmp_path: Path, covered: int, told: set[int]
+) -> None:
+    """Confirmed after the first round. A sixteenth of the inputs are 18.75."""
+    asked: dict[str, bool] = {}
+    mask = bytes([255] * covered + [0] * (INPUTS - covered))
+
+    def directions(model: Any, root: Any, trigger: Trigger, even_blind: bool) -> Any:
+        asked[model_digest(model)] = even_blind
+        return ToySearcher().directions(model, root, trigger)
+
+    found = {"search": lambda *_: (Trigger(TARGET, None, mask, mask, 0, MICRO),), "success": lambda *_: MICRO}
+    seats = {name: seat_changes(searcher=lambda task: Changed(directions=directions, **found)) for name in SILOS}
+    history = searching(tmp_path, seats, rounds=5).run()
+    assert [view.search.round for view in history.searches] == [1, 3, 5]
+    assert {view.plan.round for view in history.rounds if asked[view.plan.model]} == told
+    assert len(asked) == 5
+
+
 def test_trigger_found_again_is_projected_on_new_rounds_only(tmp_path: Path) -> None:
     asked: list[bytes] = []
 
-    def directions(model: Any, root: Any, trigger: Trigger) -> Any:
+    def directions(model: Any, root: Any, trigger: Trigger, even_blind: bool) -> Any:
         asked.append(model.tobytes())
         return ToySearcher().directions(model, root, trigger)
 

@@ -34,9 +34,9 @@ class Counting:
         self.asked += 1
         return int(model[0]) + 10 * trigger.flip + 100 * len(root.labels)
 
-    def directions(self, model: Any, root: Root, trigger: Trigger) -> Any:
+    def directions(self, model: Any, root: Root, trigger: Trigger, even_blind: bool = False) -> Any:
         self.asked += 1
-        return np.full((2, 3), float(self.success(model, root, trigger)))
+        return np.full((2, 3), float(self.success(model, root, trigger)) + even_blind)
 
 
 def test_every_question_is_asked_once_and_its_answer_is_the_searchers_own() -> None:
@@ -50,7 +50,9 @@ def test_every_question_is_asked_once_and_its_answer_is_the_searchers_own() -> N
             for trigger in (TRIGGER, FLIP):
                 for root in (ROOT, smaller):
                     assert shared.success(model, root, trigger) == alone.success(model, root, trigger)
-                    assert (shared.directions(model, root, trigger) == alone.directions(model, root, trigger)).all()
+                    for blind in (False, True):
+                        mine, its = (one.directions(model, root, trigger, blind) for one in (shared, alone))
+                        assert (mine == its).all()
     assert inner.asked * 3 == alone.asked
 
 

@@ -242,6 +242,10 @@ def test_who_only_learns_pushes_no_row_in_what_sketches_show_of_it() -> None:
 def test_a_model_that_sees_too_little_gives_no_direction(find: str) -> None:
     seek, about = searcher(SPEC), FLIP if find == "flip" else Trigger(4, None, *_corner(), -MICRO, MICRO)
     assert not seek.directions(initial_model(SPEC, 0), root(), about).any()
+    assert seek.directions(initial_model(SPEC, 0), root(), about, even_blind=True)[about.target].any()
+    np.testing.assert_array_equal(
+        seek.directions(trained("mlp"), root(), about, even_blind=True), seek.directions(trained("mlp"), root(), about)
+    )
     assert seek.directions(trained("mlp"), root(), about).any()
 
 
