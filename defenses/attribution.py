@@ -37,6 +37,7 @@ others.
 
 *Blind models.* Everything moves a model that is hardly right about clean records, and honest silos move it in all ways:
 its directions are zero, and a round on whose directions all projections are zero is left out, and not counted either.
+(`audit.searches.tells_blind` says of which triggers such a round tells all the same.)
 
 *Witnesses.* That honest silos unlearn is checked and not assumed: nobody is found unless the *after* of at least
 WITNESSES silos is well below zero. A model that learns fast may move towards a trigger by every silo's hand.
