@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from audit.history import History
+from audit.votes import duties
 from crypto import ring
 from crypto.ckks import CkksKey
 from crypto.packing import Packing
@@ -151,6 +152,12 @@ def _opposites_seen(history: History) -> bool:
     return not bool((signs[:, 0] == signs[:, 1]).all())
 
 
+def _checks_somebody(history: History, silo: str) -> bool:
+    """Whether the first round drew the silo as a checker: with eight silos it does in all but about one of fifty."""
+    view = history.rounds[0]
+    return any(silo in drawn for drawn in duties(view.seed, tuple(sorted(view.openings))).values())
+
+
 def _draw(seed: int, silos: int) -> dict[str, str]:
     rng = np.random.default_rng([seed, silos])
     count = 1 if silos < 7 else int(rng.integers(1, 3)) if silos < 9 else int(rng.integers(1, 4))
@@ -214,10 +221,13 @@ def test_liar_that_passes_the_folds_is_convicted_after_one_void_round(
     test_lying_silos._adapt_sketches(federation, monkeypatch)
     decryptions = watch(federation)
     history = federation.until(lambda state: len(outcomes(state)) >= 1)
-    if "silo-03" not in history.rounds[0].weights:
-        (void,) = outcomes(history)
-        fault, convicted = ("sum", []) if halves_hidden(history) else ("silo", ["bob"])
-        assert (void.result, void.fault, [one.silo for one in void.convicted]) == ("void", fault, convicted)
-        assert decryptions.seen[Phase.TRACE_CHECKING] > 0
+    (void,) = outcomes(history)
     assert decryptions.foreign == []
-    assert set(history.convicted) <= set(liars)
+    if other == "accuses everybody" and not _checks_somebody(history, "silo-03"):
+        # It accused nobody, and eight equal weights do not sum to 1015.
+        assert (void.result, void.fault, history.convicted) == ("void", "none", {})
+        return
+    fault, convicted = ("sum", []) if halves_hidden(history) else ("silo", ["bob"])
+    assert (void.result, void.fault, [one.silo for one in void.convicted]) == ("void", fault, convicted)
+    assert decryptions.seen[Phase.TRACE_CHECKING] > 0
+    assert set(history.convicted) == {"silo-03", *convicted}
